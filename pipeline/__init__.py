@@ -1,0 +1,1 @@
+"""Host side of PocketViT: models, data, quantization, import, build, devices, command line."""
