@@ -1,0 +1,188 @@
+"""The integer contract: the one definition of fixed-point arithmetic, on NumPy int64.
+
+Every operator's reference is written with these functions, and every kernel must agree with them
+bit for bit on every target. A positive real multiplier is held as ``FixedPoint``::
+
+    real = 2**left * multiplier / 2**(31 + shift),    2**30 <= multiplier < 2**31, 1 <= shift <= 31
+
+and applied with one rounding rule, round half up::
+
+    requantize(acc) = floor(((acc << left) * multiplier + 2**(30 + shift)) / 2**(31 + shift))
+
+On NEON this is ``sqdmulh`` followed by ``srshl`` (a floor nested in a rounding shift is exact), on
+x86 a 64-bit multiply, add and shift.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Int64 = NDArray[np.int64]
+
+INT_RANGE = {
+    "int8": (-128, 127),
+    "uint8": (0, 255),
+    "int16": (-32768, 32767),
+    "int32": (-(2**31), 2**31 - 1),
+}
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """Fixed-point form of positive real multipliers (scalar or one per channel).
+
+    Attributes:
+        multiplier: int32 values in [2^30, 2^31), or 0 for an exact zero.
+        shift: int32 values in [1, 31].
+        left: the static pre-shift, above 0 only for real multipliers of 0.5 and above.
+    """
+
+    multiplier: NDArray[np.int32]
+    shift: NDArray[np.int32]
+    left: int
+
+    @classmethod
+    def from_real(cls, real: ArrayLike) -> "FixedPoint":
+        """Nearest fixed-point form of ``real``; a value that needs a shift above 31 becomes zero.
+
+        The pre-shift is common to all channels: the largest that any of them needs.
+
+        Raises:
+            ValueError: a value is negative, not finite, or 2^15 and above.
+        """
+        value = np.asarray(real, np.float64)
+        if not np.all(np.isfinite(value)) or np.any(value < 0) or np.any(value >= 2.0**15):
+            raise ValueError(f"multiplier outside [0, 2^15): {value.min()} .. {value.max()}")
+        mantissa, exponent = np.frexp(value)  # value = mantissa * 2^exponent, mantissa in [0.5, 1)
+        multiplier = np.floor(mantissa * 2.0**31 + 0.5).astype(np.int64)
+        overflow = multiplier == 2**31  # a mantissa that rounds up to 1 renormalises
+        multiplier = np.where(overflow, 2**30, multiplier)
+        exponent = exponent + overflow
+        exponent = np.where(value == 0, -64, exponent)
+        left = max(int(exponent.max(initial=-64)) + 1, 0)  # shift = left - exponent is at least 1
+        shift = left - exponent
+        vanishes = shift > 31
+        return cls(
+            np.where(vanishes, 0, multiplier).astype(np.int32),
+            np.where(vanishes, 1, shift).astype(np.int32),
+            left,
+        )
+
+    def real(self) -> NDArray[np.float64]:
+        """The real multipliers that this form stands for."""
+        scale = 2.0 ** (self.left - 31.0 - self.shift)
+        return self.multiplier.astype(np.float64) * scale
+
+
+def mulhi(acc: ArrayLike, multiplier: ArrayLike) -> Int64:
+    """``floor(acc * multiplier / 2^31)``: int32 operands, int32 result (NEON ``sqdmulh``)."""
+    return (np.asarray(acc, np.int64) * np.asarray(multiplier, np.int64)) >> 31
+
+
+def rounding_shift(value: ArrayLike, shift: ArrayLike) -> Int64:
+    """``floor((value + 2^(shift-1)) / 2^shift)`` for shift >= 1 (NEON ``srshl``)."""
+    wide, amount = np.asarray(value, np.int64), np.asarray(shift, np.int64)
+    return (wide + (np.int64(1) << (amount - 1))) >> amount
+
+
+def requantize(
+    acc: ArrayLike, multiplier: ArrayLike, shift: ArrayLike, left: int = 0
+) -> Int64:
+    """Scale int32 accumulators by a fixed-point multiplier, rounding half up.
+
+    Args:
+        acc: int32 accumulators; ``acc << left`` must fit int32 (the lowering proves it).
+        multiplier: ``FixedPoint.multiplier``, broadcast against ``acc``.
+        shift: ``FixedPoint.shift``.
+        left: ``FixedPoint.left``.
+    """
+    wide = np.asarray(acc, np.int64) << left
+    return rounding_shift(mulhi(wide, multiplier), shift)
+
+
+def saturate(value: ArrayLike, qmin: int, qmax: int, dtype: str) -> NDArray[np.signedinteger]:
+    """Clamp to ``[qmin, qmax]`` and convert to ``dtype``."""
+    result: NDArray[np.signedinteger] = np.clip(np.asarray(value, np.int64), qmin, qmax).astype(
+        dtype
+    )
+    return result
+
+
+# Coefficients in Q30, constant term first, fitted to the least greatest error with exact end points.
+EXP2_BITS = 14
+EXP2_COEFFICIENTS = (1073741824, -744162670, 257058255, -57043344, 7276848)
+LOG2_BITS = 24
+LOG2_COEFFICIENTS = (1548921864, -771114582, 491330719, -298456862, 130815037, -27754353)
+RSQRT_LINE = (2290047120, -1308598350)
+RSQRT_STEPS = 4
+
+
+def polynomial(coefficients: tuple[int, ...], fraction: ArrayLike) -> Int64:
+    """Horner's rule on Q30 coefficients (constant term first) and a Q31 argument in [0, 1)."""
+    value = np.full(np.shape(fraction), coefficients[-1], np.int64)
+    for coefficient in reversed(coefficients[:-1]):
+        value = coefficient + mulhi(value, fraction)
+    return value
+
+
+def exp2_negative(exponent: ArrayLike) -> Int64:
+    """``2^(-exponent / 2^14)`` in Q30; relative error below 3.4e-6 plus one unit of 2^-30.
+
+    Args:
+        exponent: int32 values >= 0 with ``EXP2_BITS`` fraction bits. 0 gives exactly 2^30, and
+            anything from 31 on gives 0.
+    """
+    wide = np.asarray(exponent, np.int64)
+    fraction = (wide & ((1 << EXP2_BITS) - 1)) << (31 - EXP2_BITS)
+    return polynomial(EXP2_COEFFICIENTS, fraction) >> np.minimum(wide >> EXP2_BITS, 31)
+
+
+def bit_length(value: ArrayLike) -> Int64:
+    """Number of bits of positive integers: ``2^(n-1) <= value < 2^n``."""
+    rest = np.array(value, np.int64)
+    length = np.ones(rest.shape, np.int64)
+    for step in (32, 16, 8, 4, 2, 1):
+        large = rest >= (1 << step)
+        length += np.where(large, step, 0)
+        rest = np.where(large, rest >> step, rest)
+    return length
+
+
+def log2(value: ArrayLike) -> Int64:
+    """Base-2 logarithm of integers in [1, 2^62) in Q24; absolute error below 2.4e-6."""
+    wide = np.asarray(value, np.int64)
+    length = bit_length(wide)
+    fraction = ((wide << (63 - length)) >> 31) & 0x7FFFFFFF  # below the leading one, in Q31
+    curve = mulhi(polynomial(LOG2_COEFFICIENTS, fraction), fraction)
+    return ((length - 1) << LOG2_BITS) + (curve >> (30 - LOG2_BITS))
+
+
+def reciprocal(value: ArrayLike) -> tuple[Int64, Int64]:
+    """``1 / value = multiplier / 2^(30 + bits)`` of integers in [1, 2^62), to 2^-30 relative.
+
+    Returns:
+        The multiplier in [2^30, 2^31) and ``bits``, the bit length of ``value``.
+    """
+    wide = np.asarray(value, np.int64)
+    bits = bit_length(wide)
+    divisor = (wide << (63 - bits)) >> 31  # in [2^31, 2^32)
+    return np.minimum((1 << 62) // divisor, 2**31 - 1), bits
+
+
+def reciprocal_sqrt(value: ArrayLike) -> tuple[Int64, Int64]:
+    """``1 / sqrt(value) = multiplier / 2^(30 + half)`` of integers in [1, 2^62), to 2^-28 relative.
+
+    The value is normalised to v in [1/4, 1) by an even shift; a line starts Newton's iteration
+    ``y = y * (3 - v * y^2) / 2``.
+
+    Returns:
+        The multiplier in [2^30, 2^31) and ``half``, half of that even shift.
+    """
+    wide = np.asarray(value, np.int64)
+    half = (bit_length(wide) + 1) >> 1
+    v = (wide << (62 - 2 * half)) >> 31  # Q31
+    y = RSQRT_LINE[0] + ((RSQRT_LINE[1] * v) >> 31)  # Q30, as below
+    for _ in range(RSQRT_STEPS):
+        y = (y * ((3 << 30) - ((v * ((y * y) >> 30)) >> 31))) >> 31
+    return np.clip(y, 2**30, 2**31 - 1), half
