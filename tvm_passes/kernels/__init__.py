@@ -1,0 +1,1 @@
+"""Kernels of the integer operators: TIR generators, one family per file."""

@@ -1,0 +1,40 @@
+"""Instruction sets: what a kernel generator needs to know of each, in one table."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Isa:
+    """One instruction set level.
+
+    Attributes:
+        name: key of ``ISAS``.
+        arch: "aarch64", "x86" or "any".
+        lanes: int32 lanes of one vector register.
+        registers: vector registers that a micro-kernel may count on.
+        dot: the four-way int8 dot product into int32 lanes: "sdot" (s8 x s8), "vpdpbusd"
+            (u8 x s8) or None.
+        mattr: LLVM target features.
+        mcpu: LLVM CPU name, or None for the baseline of the architecture.
+    """
+
+    name: str
+    arch: str
+    lanes: int
+    registers: int
+    dot: str | None
+    mattr: tuple[str, ...] = ()
+    mcpu: str | None = None
+
+
+ISAS: dict[str, Isa] = {
+    isa.name: isa
+    for isa in (
+        Isa("neon-dotprod", "aarch64", 4, 32, "sdot", ("+neon", "+dotprod")),
+        Isa("neon-i8mm", "aarch64", 4, 32, "sdot", ("+neon", "+dotprod", "+i8mm")),
+        Isa("neon", "aarch64", 4, 32, None, ("+neon",)),
+        Isa("avx512vnni", "x86", 16, 32, "vpdpbusd", (), "icelake-server"),
+        Isa("avx2", "x86", 8, 16, None, (), "haswell"),
+        Isa("portable", "any", 4, 16, None),
+    )
+}

@@ -1,0 +1,19 @@
+"""The integer dialect of Relax: operators on codes, one family per file.
+
+Importing this package registers all of them.
+"""
+
+from tvm_passes.ops import (  # noqa: F401
+    adalog,
+    elementwise,
+    gemm,
+    matmul,
+    norm,
+    pad,
+    pointwise,
+    pooling,
+    pwl,
+    qdq,
+    resize,
+    softmax,
+)

@@ -1,0 +1,66 @@
+"""Product of two computed tensors: the attention products."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvm_passes.numerics import requantize, saturate
+from tvm_passes.ops.base import Operator, TensorSpec, register
+from tvm_passes.ops.gemm import exact_matmul
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class MatmulConfig:
+    """``(a - zero_a) @ (b - zero_b)``, batched over the leading dimensions.
+
+    Attributes:
+        transpose_b: b is [..., N, K] instead of [..., K, N].
+        zero_a: zero point of a.
+        zero_b: zero point of b.
+        raw: return the int32 accumulators; the fields below are then unused.
+        left: static pre-shift.
+        multiplier: fixed-point multiplier of the output.
+        shift: its shift.
+        zero_point: zero point of the output.
+        qmin: least output code.
+        qmax: greatest output code.
+        dtype: int8, int16 or int32 (raw).
+    """
+
+    transpose_b: bool
+    zero_a: int
+    zero_b: int
+    raw: bool
+    left: int
+    multiplier: int
+    shift: int
+    zero_point: int
+    qmin: int
+    qmax: int
+    dtype: str
+
+
+def _reference(config: MatmulConfig, a: Array, b: Array) -> Array:
+    """a [..., M, K] int8 or int16, b int8 -> [..., M, N]."""
+    right = b.astype(np.int64) - config.zero_b
+    acc = exact_matmul(
+        a.astype(np.int64) - config.zero_a, right.swapaxes(-1, -2) if config.transpose_b else right
+    )
+    if config.raw:
+        return acc.astype(np.int32)
+    value = requantize(acc, config.multiplier, config.shift, config.left) + config.zero_point
+    return saturate(value, config.qmin, config.qmax, config.dtype)
+
+
+def _infer(config: MatmulConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
+    a, b = specs
+    columns = b.shape[-2] if config.transpose_b else b.shape[-1]
+    return TensorSpec((*a.shape[:-1], columns), config.dtype)
+
+
+register(Operator("matmul", MatmulConfig, _infer, _reference))

@@ -1,0 +1,150 @@
+"""Quantized networks as imported: quantize, dequantize and the float operators Relax lacks.
+
+These operators stand between float tensors of the imported module. The lowering replaces every
+``quantize(op(dequantize(codes)))`` by one integer operator; the references here define what the
+imported module means. Arguments of the four conversions: tensor, scale (float32), and zero point
+(int32) for the uniform ones; scale and zero point are scalars, or 1-D along ``axis``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvm_passes.ops.base import Operator, TensorSpec, register, same_as
+
+Array = NDArray[Any]
+LOG_RESOLUTION = 37  # AdaLog's r: exponents are multiples of q / 37 (AdaLog, section 3.2)
+
+
+@dataclass(frozen=True)
+class QuantizeConfig:
+    """Format of ``quantize``.
+
+    Attributes:
+        qmin: least code.
+        qmax: greatest code.
+        axis: axis of the scales, -1 for one scale.
+        dtype: dtype of the codes.
+        name: PyTorch module path of the tensor, for messages.
+    """
+
+    qmin: int
+    qmax: int
+    axis: int
+    dtype: str
+    name: str
+
+
+@dataclass(frozen=True)
+class DequantizeConfig:
+    """``dequantize`` back to float32; ``axis`` as in ``QuantizeConfig``."""
+
+    axis: int
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class QuantizeLogConfig:
+    """AdaLog codes of ``x + shift``; the greatest code stands for zero.
+
+    Attributes:
+        q: numerator of the base's exponent, base = 2^(q/37).
+        bits: width of a code.
+        shift: added to x before the logarithm.
+        name: PyTorch module path of the tensor.
+        dtype: always uint8.
+    """
+
+    q: int
+    bits: int
+    shift: float
+    name: str
+    dtype: str = "uint8"
+
+
+@dataclass(frozen=True)
+class DequantizeLogConfig:
+    """Inverse of ``QuantizeLogConfig``."""
+
+    q: int
+    bits: int
+    shift: float
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class PointwiseConfig:
+    """A float function of one element, by its name in ``tvm_passes.ops.pointwise``."""
+
+    function: str
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class NormalizeConfig:
+    """Float normalization without affine over the last ``axes`` axes."""
+
+    axes: int
+    epsilon: float
+    dtype: str = "float32"
+
+
+def _along(values: Array, axis: int, rank: int) -> Array:
+    """Scales shaped for broadcasting against a tensor of ``rank``."""
+    if axis < 0 or values.ndim == 0:
+        return values
+    shape = [1] * rank
+    shape[axis] = -1
+    return values.reshape(shape)
+
+
+def _quantize(config: QuantizeConfig, x: Array, scale: Array, zero_point: Array) -> Array:
+    steps = np.floor(x / _along(scale, config.axis, x.ndim) + 0.5)
+    codes = steps + _along(zero_point, config.axis, x.ndim)
+    return np.clip(codes, config.qmin, config.qmax).astype(config.dtype)
+
+
+def _dequantize(config: DequantizeConfig, codes: Array, scale: Array, zero_point: Array) -> Array:
+    steps = codes.astype(np.int64) - _along(zero_point, config.axis, codes.ndim)
+    return (steps * _along(scale, config.axis, codes.ndim)).astype(np.float32)
+
+
+def _quantize_log(config: QuantizeLogConfig, x: Array, scale: Array) -> Array:
+    ratio = np.maximum((x.astype(np.float64) + config.shift) / scale, 2.0**-200)
+    codes = np.floor(-np.log2(ratio) * LOG_RESOLUTION / config.q + 0.5)
+    zero = 2**config.bits - 1
+    return np.where(codes >= zero, zero, np.maximum(codes, 0)).astype(np.uint8)
+
+
+def _dequantize_log(config: DequantizeLogConfig, codes: Array, scale: Array) -> Array:
+    exponent = -codes.astype(np.float64) * config.q / LOG_RESOLUTION
+    values = np.where(codes == 2**config.bits - 1, 0.0, scale * 2.0**exponent)
+    return (values - config.shift).astype(np.float32)
+
+
+def _normalize(config: NormalizeConfig, x: Array) -> Array:
+    axes = tuple(range(x.ndim - config.axes, x.ndim))
+    centred = x - x.mean(axes, keepdims=True)
+    result: Array = centred / np.sqrt(centred.var(axes, keepdims=True) + config.epsilon)
+    return result
+
+
+def _pointwise(config: PointwiseConfig, x: Array) -> Array:
+    from tvm_passes.ops.pointwise import FUNCTIONS  # imported late: it registers operators itself
+
+    return np.asarray(FUNCTIONS[config.function](x), np.float32)
+
+
+def _infer(config: Any, specs: Sequence[TensorSpec]) -> TensorSpec:
+    return same_as()(config, specs)
+
+
+register(Operator("quantize", QuantizeConfig, _infer, _quantize))
+register(Operator("dequantize", DequantizeConfig, _infer, _dequantize))
+register(Operator("quantize_log", QuantizeLogConfig, _infer, _quantize_log))
+register(Operator("dequantize_log", DequantizeLogConfig, _infer, _dequantize_log))
+register(Operator("normalize", NormalizeConfig, _infer, _normalize))
+register(Operator("pointwise", PointwiseConfig, _infer, _pointwise))
