@@ -1,0 +1,87 @@
+/* The same library seen by TVM: load_module(path)["pocketvit_run"](image, logits), also over RPC.
+ *
+ *   pocketvit_run(image, logits)                    uint8 [1, H, W, 3], int32 [1, classes]
+ *   pocketvit_profile(image, logits, nanoseconds)   int64 [layers] in addition
+ */
+#include "network.h"
+#include "tvm_standins.h"
+
+#include <stdatomic.h>
+#include <stddef.h>
+
+#define PV_EXPORT __attribute__((visibility("default")))
+
+/* TVM passes no handle, so one idle handle is kept between calls; a second call at the same time
+ * makes its own. */
+static _Atomic(pocketvit_model *) idle;
+
+__attribute__((destructor)) static void release(void) {
+  pocketvit_destroy(atomic_exchange(&idle, NULL));
+}
+
+static int raise(const char *message) {
+  pv_raise("ValueError", message);
+  return -1;
+}
+
+static const pv_tensor *tensor_of(const pv_any *arg) {
+  if (arg->type_index == PV_TENSOR_POINTER) return arg->value.pointer;
+  if (arg->type_index == PV_TENSOR_OBJECT)
+    return (const void *)((const char *)arg->value.pointer + PV_OBJECT_HEADER_BYTES);
+  return NULL;
+}
+
+static int matches(const pv_tensor *tensor, int code, int bits, int32_t ndim,
+                   const int64_t *shape) {
+  if (!tensor || tensor->device.type != PV_CPU || tensor->ndim != ndim) return 0;
+  if (tensor->dtype.code != code || tensor->dtype.bits != bits || tensor->dtype.lanes != 1)
+    return 0;
+  int64_t stride = 1;
+  for (int32_t i = ndim; i-- > 0; stride *= shape[i]) {
+    if (tensor->shape[i] != shape[i]) return 0;
+    if (tensor->strides && shape[i] != 1 && tensor->strides[i] != stride) return 0;
+  }
+  return 1;
+}
+
+static void *address(const pv_tensor *tensor) { return (char *)tensor->data + tensor->byte_offset; }
+
+static int call(const pv_any *args, int32_t count, int profile) {
+  const pv_network *network = &pv_the_network;
+  const pv_tensor_spec *image_spec = &network->tensors[network->image];
+  const pv_tensor_spec *logits_spec = &network->tensors[network->logits];
+  const int64_t num_layers = network->info.num_layers;
+  if (count != (profile ? 3 : 2)) return raise("wrong number of arguments");
+  const pv_tensor *image = tensor_of(&args[0]), *logits = tensor_of(&args[1]);
+  const pv_tensor *times = profile ? tensor_of(&args[2]) : NULL;
+  if (!matches(image, PV_UINT, 8, image_spec->ndim, image_spec->shape))
+    return raise("image must be a contiguous uint8 CPU tensor of the network's input shape");
+  if (!matches(logits, PV_INT, 32, logits_spec->ndim, logits_spec->shape))
+    return raise("logits must be a contiguous int32 CPU tensor of the network's output shape");
+  if (profile && !matches(times, PV_INT, 64, 1, &num_layers))
+    return raise("nanoseconds must be a contiguous int64 CPU tensor with one item per layer");
+
+  pocketvit_model *model = atomic_exchange(&idle, NULL);
+  pocketvit_status status = model ? POCKETVIT_OK : pocketvit_create(NULL, &model);
+  if (status != POCKETVIT_OK) return raise(pocketvit_status_text(status));
+  status = profile ? pocketvit_profile(model, address(image), address(logits), address(times))
+                   : pocketvit_run(model, address(image), address(logits));
+  pocketvit_destroy(atomic_exchange(&idle, model));
+  return status == POCKETVIT_OK ? 0 : -1; /* the kernel that failed has raised its error */
+}
+
+PV_EXPORT int __tvm_ffi_pocketvit_run(void *self, const pv_any *args, int32_t count,
+                                      pv_any *result);
+PV_EXPORT int __tvm_ffi_pocketvit_run(void *self, const pv_any *args, int32_t count,
+                                      pv_any *result) {
+  (void)self, (void)result;
+  return call(args, count, 0);
+}
+
+PV_EXPORT int __tvm_ffi_pocketvit_profile(void *self, const pv_any *args, int32_t count,
+                                          pv_any *result);
+PV_EXPORT int __tvm_ffi_pocketvit_profile(void *self, const pv_any *args, int32_t count,
+                                          pv_any *result) {
+  (void)self, (void)result;
+  return call(args, count, 1);
+}
