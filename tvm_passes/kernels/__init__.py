@@ -1,1 +1,16 @@
-"""Kernels of the integer operators: TIR generators, one family per file."""
+"""Kernels of the integer operators: TIR generators, one family per file.
+
+Importing this package registers all of them.
+"""
+
+from tvm_passes.kernels import (  # noqa: F401
+    elementwise,
+    gemm,
+    matmul,
+    norm,
+    pad,
+    pointwise,
+    pooling,
+    resize,
+    softmax,
+)

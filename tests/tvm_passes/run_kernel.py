@@ -1,0 +1,190 @@
+"""Compile and run generated kernels on the host, or for ARM under an emulator."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from numpy.typing import NDArray
+
+from tvm_passes.kernels.isa import ISAS, Isa
+from tvm_passes.kernels.registry import KERNELS, Kernel
+from tvm_passes.ops.base import OPERATORS, TensorSpec
+
+Array = NDArray[Any]
+
+HOST_ISAS = ("avx512vnni", "avx2", "portable")
+ARM_ISAS = ("neon-dotprod", "neon")
+COMPILER = "aarch64-linux-gnu-gcc"
+EMULATOR = "qemu-aarch64"
+ALIGN = 64
+GUARD = 0xA5
+CPU_FLAGS = {"avx512vnni": ("avx512_vnni", "avx512vl"), "avx2": ("avx2",)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: a kernel, its inputs (constants not yet packed) and its output's spec."""
+
+    kernel: Kernel
+    arrays: Sequence[Array]
+    out: TensorSpec
+
+
+def run_kernel(kernel: Kernel, arrays: Sequence[Array], out: TensorSpec, isa: str | Isa) -> Array:
+    """The output of one call of ``kernel``."""
+    return run_kernels([Case(kernel, arrays, out)], isa)[0]
+
+
+def run_kernels(cases: Sequence[Case], isa: str | Isa) -> list[Array]:
+    """The outputs of all ``cases``, compiled together and run in one process.
+
+    Skips the test where the host cannot execute ``isa`` and no emulator is there.
+    """
+    level = ISAS[isa] if isinstance(isa, str) else isa
+    inputs = [_packed(case) for case in cases]
+    if level.arch == "aarch64":
+        return _run_arm(cases, inputs, level)
+    flags = _cpu_flags()
+    if missing := [flag for flag in CPU_FLAGS.get(level.name, ()) if flag not in flags]:
+        pytest.skip(f"this machine has no {missing[0]}")
+    library = tvm.compile(_module(cases), target=_target(level, "x86_64-linux-gnu"))
+    results = []
+    for case, arrays in zip(cases, inputs, strict=True):
+        # twice the room, so that a store past the end shows up as a changed guard byte
+        out = tvm.runtime.tensor(_guarded(case.out))
+        view = out._create_view(case.out.shape, case.out.dtype)
+        library[_name(cases, case)](*map(tvm.runtime.tensor, arrays), view)
+        results.append(_checked(out.numpy(), case.out))
+    return results
+
+
+def check(name: str, config: Any, calls: Sequence[Sequence[Array]], isa: str) -> None:
+    """Assert that operator ``name``'s kernel equals its reference on every call's arrays.
+
+    Consecutive calls with equal shapes and dtypes share one compiled kernel.
+    """
+    check_all([(name, config, arrays) for arrays in calls], isa)
+
+
+def check_all(calls: Sequence[tuple[str, Any, Sequence[Array]]], isa: str) -> None:
+    """``check`` for several operators in one compilation: (name, config, arrays) each."""
+    generated: dict[object, tuple[Kernel, TensorSpec]] = {}
+    cases = []
+    for name, config, arrays in calls:
+        specs = tuple(TensorSpec(array.shape, str(array.dtype)) for array in arrays)
+        key = (name, config, specs)
+        if key not in generated:
+            out = OPERATORS[name].infer(config, specs)
+            generated[key] = KERNELS[name](config, specs, ISAS[isa]), out
+        cases.append(Case(generated[key][0], arrays, generated[key][1]))
+    for (name, config, arrays), got in zip(calls, run_kernels(cases, isa), strict=True):
+        expected = OPERATORS[name].reference(config, *arrays)
+        assert (expected.dtype, expected.shape) == (got.dtype, got.shape), (name, config)
+        np.testing.assert_array_equal(got, expected, err_msg=f"{name} {config} on {isa}")
+
+
+def _packed(case: Case) -> list[Array]:
+    arrays = dict(enumerate(case.arrays))
+    if case.kernel.pack is not None:
+        arrays |= case.kernel.pack(arrays)
+    return [np.ascontiguousarray(arrays[index]) for index in range(len(arrays))]
+
+
+def _name(cases: Sequence[Case], case: Case) -> str:
+    return f"k{next(i for i, other in enumerate(cases) if other.kernel is case.kernel)}"
+
+
+def _module(cases: Sequence[Case]) -> tvm.IRModule:
+    functions = {_name(cases, case): case.kernel.func for case in cases}
+    return tvm.IRModule(
+        {name: func.with_attr("global_symbol", name) for name, func in functions.items()}
+    )
+
+
+def _target(isa: Isa, triple: str) -> tvm.target.Target:
+    options: dict[str, Any] = {"kind": "llvm", "mtriple": triple}
+    if isa.mattr:
+        options["mattr"] = list(isa.mattr)
+    if isa.mcpu:
+        options["mcpu"] = isa.mcpu
+    return tvm.target.Target(options)
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+def _nbytes(spec: TensorSpec) -> int:
+    return int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+
+
+def _guarded(spec: TensorSpec) -> NDArray[np.uint8]:
+    return np.full(_nbytes(spec) + 2 * ALIGN, GUARD, np.uint8)
+
+
+def _checked(raw: NDArray[np.uint8], spec: TensorSpec) -> Array:
+    size = _nbytes(spec)
+    assert np.all(raw[size:] == GUARD), "the kernel wrote past the end of its output"
+    result: Array = raw[:size].view(spec.dtype).reshape(spec.shape)
+    return result
+
+
+def _run_arm(cases: Sequence[Case], inputs: Sequence[Sequence[Array]], isa: Isa) -> list[Array]:
+    if missing := [tool for tool in (COMPILER, EMULATOR) if shutil.which(tool) is None]:
+        pytest.skip(f"{missing[0]} is not installed")
+    memory, offsets, tensors, calls = bytearray(), [], [], []
+    for case, arrays in zip(cases, inputs, strict=True):
+        calls.append(f"{{__tvm_ffi_{_name(cases, case)}, {len(offsets)}, {len(arrays) + 1}}}")
+        contents = [(array.tobytes(), array.shape, array.dtype) for array in arrays]
+        contents.append((_guarded(case.out).tobytes(), case.out.shape, np.dtype(case.out.dtype)))
+        for raw, shape, dtype in contents:
+            offsets.append(len(memory))
+            memory += raw + bytes(-len(raw) % ALIGN)
+            code = {"i": 0, "u": 1}[dtype.kind]
+            extents = ",".join(map(str, shape)) or "0"
+            tensors.append(
+                f"{{0, {{1, 0}}, {len(shape)}, {{{code}, {dtype.itemsize * 8}, 1}}, "
+                f"(int64_t[]){{{extents}}}, 0, 0}}"
+            )
+    names = sorted({_name(cases, case) for case in cases})
+    header = [f"int __tvm_ffi_{name}(void *, const Any *, int32_t, Any *);" for name in names]
+    header += [f"enum {{ TENSORS = {len(tensors)}, BYTES = {len(memory)} }};"]
+    header += [f"static Tensor tensors[] = {{{', '.join(tensors)}}};"]
+    header += [f"static const uint64_t offsets[] = {{{', '.join(map(str, offsets))}}};"]
+    header += [f"static const Call calls[] = {{{', '.join(calls)}}};"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        library = tvm.compile(_module(cases), target=_target(isa, "aarch64-linux-gnu"))
+        library.mod.write_to_file(str(folder / "kernels.o"), "o")
+        (folder / "cases.h").write_text("\n".join(header))
+        (folder / "in.bin").write_bytes(memory)
+        source = str(Path(__file__).with_name("arm_main.c"))
+        build = [COMPILER, "-O1", "-w", "-I.", source, "kernels.o", "-o", "main", "-lm"]
+        _execute(build, folder)
+        _execute([EMULATOR, "-cpu", "cortex-a76", "-L", "/usr/aarch64-linux-gnu", "./main"], folder)
+        result = np.frombuffer((folder / "out.bin").read_bytes(), np.uint8)
+    outputs, position = [], 0
+    for case, arrays in zip(cases, inputs, strict=True):
+        position += len(arrays)
+        start = offsets[position]
+        outputs.append(_checked(result[start : start + len(_guarded(case.out))], case.out))
+        position += 1
+    return outputs
+
+
+def _execute(command: Sequence[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{command[0]} failed: {done.stderr[-2000:]}"

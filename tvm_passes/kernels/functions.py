@@ -1,0 +1,117 @@
+"""Integer functions on TIR expressions; mirrors the second half of ``tvm_passes.numerics``."""
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import tirx as T
+
+from tvm_passes.kernels.fixed_point import constant, mulhi
+from tvm_passes.kernels.isa import Isa
+from tvm_passes.numerics import (
+    EXP2_BITS,
+    EXP2_COEFFICIENTS,
+    LOG2_BITS,
+    LOG2_COEFFICIENTS,
+    RSQRT_LINE,
+    RSQRT_STEPS,
+)
+
+
+def int64(value: int) -> Expr:
+    """An int64 constant."""
+    return tirx.const(value, "int64")
+
+
+def held(value: Expr) -> Expr:
+    """``value`` through a local buffer, which LLVM removes again.
+
+    TVM's simplifier looks through bound variables, and takes seconds on a chain of products.
+    """
+    buffer = T.alloc_buffer((1,), str(value.ty.dtype), scope="local")
+    T.buffer_store(buffer, value, [0])
+    return buffer[0]
+
+
+def leading_zeros(value: Expr) -> Expr:
+    """Number of leading zero bits, in the type of ``value``."""
+    return tirx.call_llvm_pure_intrin(
+        str(value.ty.dtype), "llvm.ctlz", value, tirx.const(0, "bool")
+    )
+
+
+def polynomial(coefficients: tuple[int, ...], fraction: Expr, isa: Isa) -> Expr:
+    """Horner's rule on Q30 coefficients and an int32 Q31 argument."""
+    fraction = T.bind(fraction)
+    value = constant(coefficients[-1], fraction)
+    for coefficient in reversed(coefficients[:-1]):
+        value = held(constant(coefficient, fraction) + mulhi(value, fraction, isa))
+    return value
+
+
+def exp2_negative(exponent: Expr, isa: Isa) -> Expr:
+    """``2^(-exponent / 2^14)`` in Q30 of int32 expressions >= 0."""
+    mask = constant((1 << EXP2_BITS) - 1, exponent)
+    fraction = (exponent & mask) << constant(31 - EXP2_BITS, exponent)
+    whole = tirx.min(exponent >> constant(EXP2_BITS, exponent), constant(31, exponent))
+    return polynomial(EXP2_COEFFICIENTS, fraction, isa) >> whole
+
+
+def log2(value: Expr, isa: Isa) -> Expr:
+    """Base-2 logarithm in Q24 (int32) of positive int32 vectors or scalars."""
+    zeros = T.bind(leading_zeros(value))
+    fraction = (value << zeros) & constant(0x7FFFFFFF, value)
+    return _log2(constant(31, value) - zeros, fraction, isa)
+
+
+def log2_wide(value: Expr, isa: Isa) -> Expr:
+    """Base-2 logarithm in Q24 (int32) of a positive int64 scalar."""
+    zeros = held(leading_zeros(value))
+    fraction = ((value << (zeros - int64(1))) >> int64(31)) & int64(0x7FFFFFFF)
+    return _log2((int64(63) - zeros).astype("int32"), fraction.astype("int32"), isa)
+
+
+def _log2(whole: Expr, fraction: Expr, isa: Isa) -> Expr:
+    fraction = T.bind(fraction)
+    curve = mulhi(polynomial(LOG2_COEFFICIENTS, fraction, isa), fraction, isa)
+    return (whole << constant(LOG2_BITS, whole)) + (curve >> constant(30 - LOG2_BITS, curve))
+
+
+def reciprocal(value: Expr) -> tuple[Expr, Expr]:
+    """``1 / value = multiplier / 2^(30 + bits)`` of a positive int64 scalar, both int64."""
+    zeros = held(leading_zeros(value))
+    divisor = (value << (zeros - int64(1))) >> int64(31)
+    quotient = tirx.truncdiv(int64(1 << 62), divisor)
+    return held(tirx.min(quotient, int64(2**31 - 1))), held(int64(64) - zeros)
+
+
+def reciprocal_sqrt(value: Expr) -> tuple[Expr, Expr]:
+    """``1 / sqrt(value) = multiplier / 2^(30 + half)`` of a positive int64 scalar, both int64."""
+    half = held((int64(65) - leading_zeros(value)) >> int64(1))
+    v = held((value << (int64(62) - half * int64(2))) >> int64(31))
+    y = held(int64(RSQRT_LINE[0]) + ((int64(RSQRT_LINE[1]) * v) >> int64(31)))
+    for _ in range(RSQRT_STEPS):
+        square = (v * ((y * y) >> int64(30))) >> int64(31)
+        y = held((y * (int64(3 << 30) - square)) >> int64(31))
+    return held(tirx.max(tirx.min(y, int64(2**31 - 1)), int64(2**30))), half
+
+
+def saturating_add(a: Expr, b: Expr) -> Expr:
+    """``a + b`` of int32 expressions, clamped to the int32 range."""
+    return tirx.call_llvm_pure_intrin(str(a.ty.dtype), "llvm.sadd.sat", a, b)
+
+
+def lane_sum(vector: Expr, lanes: int) -> Expr:
+    """Sum of the lanes of an integer vector."""
+    return _reduce("add", vector, lanes)
+
+
+def lane_max(vector: Expr, lanes: int) -> Expr:
+    """Greatest lane of a signed vector."""
+    return _reduce("smax", vector, lanes)
+
+
+def _reduce(name: str, vector: Expr, lanes: int) -> Expr:
+    if lanes == 1:
+        return vector
+    scalar = str(vector.ty.dtype).partition("x")[0]
+    return tirx.call_llvm_pure_intrin(scalar, f"llvm.vector.reduce.{name}", vector)
+

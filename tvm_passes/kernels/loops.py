@@ -1,0 +1,125 @@
+"""Loop nests of the vector kernels: covering an extent by vectors, and broadcasting operands."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from tvm.ir import Expr
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import Buffer
+
+from tvm_passes.kernels.builder import build_kernel, int32, load, splat, store
+from tvm_passes.kernels.registry import Kernel
+from tvm_passes.ops.base import TensorSpec
+
+
+def vector_loop(extent: int, lanes: int, emit: Callable[[Expr, int], None]) -> None:
+    """Cover ``extent`` by whole vectors in a loop, and what is left by ever narrower ones.
+
+    Every element is covered once. ``emit`` gets the first element and the number of lanes.
+    """
+    if extent // lanes:
+        with T.serial(0, extent // lanes) as index:
+            emit(index * lanes, lanes)
+    start, width = extent // lanes * lanes, lanes // 2
+    while width:
+        if (extent - start) & width:
+            emit(int32(start), width)
+            start += width
+        width //= 2
+
+
+@dataclass(frozen=True)
+class Nest:
+    """Loops of a broadcast operation: extents, and every operand's strides (0 = broadcast)."""
+
+    extents: list[int]
+    strides: list[list[int]]
+
+
+def collapse(out: Sequence[int], shapes: Sequence[Sequence[int]]) -> Nest:
+    """Merge adjacent axes that all operands broadcast alike."""
+    padded = [(1,) * (len(out) - len(shape)) + tuple(shape) for shape in shapes]
+    extents: list[int] = []
+    patterns: list[tuple[bool, ...]] = []
+    for axis, extent in enumerate(out):
+        pattern = tuple(shape[axis] == extent for shape in padded)
+        if extent == 1:
+            continue
+        if patterns and patterns[-1] == pattern:
+            extents[-1] *= extent
+        else:
+            extents.append(extent)
+            patterns.append(pattern)
+    if not extents:
+        extents, patterns = [1], [(True,) * len(shapes)]
+    strides = []
+    for operand in range(len(shapes)):
+        owned = [e if p[operand] else 1 for e, p in zip(extents, patterns, strict=True)]
+        strides.append(
+            [prod(owned[axis + 1 :]) if patterns[axis][operand] else 0 for axis in range(len(owned))]
+        )
+    return Nest(extents, strides)
+
+
+def elementwise(
+    specs: Sequence[TensorSpec],
+    out: TensorSpec,
+    lanes: int,
+    compute: Callable[[Sequence[Expr], Sequence[Buffer]], Expr],
+    tables: int = 0,
+) -> Kernel:
+    """A kernel that computes every output element from the matching elements of its operands.
+
+    Args:
+        specs: operands, broadcast like NumPy's, then tables.
+        out: the output.
+        lanes: lanes of a vector.
+        compute: from one vector per operand, in its own dtype, and the flat buffers of the
+            tables, to a vector of the output.
+        tables: how many of ``specs`` are tables.
+    """
+    operands = list(specs[: len(specs) - tables])
+    nest = collapse(out.shape, [spec.shape for spec in operands])
+    with build_kernel([*specs, out]) as builder:
+        *inputs, out_buf = builder.buffers
+
+        def place(strides: Sequence[int], outer: Sequence[Expr]) -> Expr:
+            base: Expr = int32(0)
+            for stride, index in zip(strides, outer, strict=False):
+                base = base + index * stride
+            return base
+
+        def body(outer: Sequence[Expr]) -> None:
+            base = int32(0)
+            for extent, index in zip(nest.extents[1:], outer, strict=True):
+                base = (base + index) * extent
+            starts = [place(strides[:-1], outer) for strides in nest.strides]
+
+            def emit(offset: Expr, width: int) -> None:
+                values = [
+                    load(buffer, start + offset, width)
+                    if strides[-1]
+                    else splat(buffer[start], width)
+                    for buffer, start, strides in zip(inputs, starts, nest.strides, strict=False)
+                ]
+                store(out_buf, base + offset, compute(values, inputs[len(operands) :]), width)
+
+            vector_loop(nest.extents[-1], lanes, emit)
+
+        nested(nest.extents[:-1], body)
+    return Kernel(builder.func)
+
+
+def nested(extents: Sequence[int], body: Callable[[Sequence[Expr]], None]) -> None:
+    """Serial loops over ``extents``, the indices handed to ``body``."""
+
+    def descend(indices: list[Expr]) -> None:
+        if len(indices) == len(extents):
+            body(indices)
+            return
+        with T.serial(0, extents[len(indices)]) as index:
+            descend([*indices, index])
+
+    descend([])
+

@@ -1,0 +1,110 @@
+"""Pointwise functions of 8-bit codes by a table of 256 entries: ``lut``."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import erf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvm_passes.errors import LoweringError
+from tvm_passes.ops.base import Operator, TensorSpec, register, same_as
+
+Array = NDArray[Any]
+Float = NDArray[np.float64]
+
+LOG_RESOLUTION = 37  # AdaLog's r: code steps are q / 37 octaves (AdaLog, section 3.2)
+WEIGHT_MAX = 32639  # 127 * 256 + 127: the greatest value that splits into two int8 planes
+
+
+def _sigmoid(x: Float) -> Float:
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+def _hardsigmoid(x: Float) -> Float:
+    return np.clip(x + 3.0, 0.0, 6.0) / 6.0
+
+
+_erf = np.vectorize(erf, otypes=[np.float64])
+
+FUNCTIONS: dict[str, Callable[[Float], Float]] = {
+    "relu": lambda x: np.maximum(x, 0.0),
+    "relu6": lambda x: np.clip(x, 0.0, 6.0),
+    "silu": lambda x: x * _sigmoid(x),
+    "gelu": lambda x: 0.5 * x * (1.0 + _erf(x / np.sqrt(2.0))),
+    "hardswish": lambda x: x * _hardsigmoid(x),
+    "hardsigmoid": _hardsigmoid,
+    "sigmoid": _sigmoid,
+    "identity": lambda x: x,
+}
+
+
+@dataclass(frozen=True)
+class LutConfig:
+    """Output of ``lut``.
+
+    Attributes:
+        dtype: dtype of the table and of the output.
+    """
+
+    dtype: str
+
+
+def lut_table(
+    function: str,
+    scale: float,
+    zero_point: int,
+    out_scale: float,
+    out_zero_point: int,
+    qmin: int,
+    qmax: int,
+    dtype: str,
+    in_dtype: str = "int8",
+) -> Array:
+    """Table of a pointwise function, exact to half a step: [256] of ``dtype``.
+
+    Args:
+        function: a key of ``FUNCTIONS``.
+        scale: real value of one step of the input.
+        zero_point: its zero point.
+        out_scale: real value of one step of the output.
+        out_zero_point: its zero point.
+        qmin: least output code.
+        qmax: greatest output code.
+        dtype: dtype of the output.
+        in_dtype: int8 or uint8.
+    """
+    first = -128 if in_dtype == "int8" else 0
+    x = (np.arange(first, first + 256) - zero_point) * scale
+    codes = np.floor(FUNCTIONS[function](x) / out_scale + 0.5) + out_zero_point
+    table: Array = np.clip(codes, qmin, qmax).astype(dtype)
+    return table
+
+
+def adalog_table(q: int, bits: int) -> tuple[NDArray[np.int16], float]:
+    """Fixed-point values of AdaLog codes, and the real value of one step at scale 1.
+
+    The table has 256 entries for ``lut`` on uint8 codes: ``32639 * 2^(-code * q / 37)``, and 0 for
+    the zero code ``2^bits - 1`` and above. Every value splits into two int8 planes.
+    """
+    codes = np.arange(256)
+    values = np.floor(WEIGHT_MAX * 2.0 ** (-codes * q / LOG_RESOLUTION) + 0.5)
+    return np.where(codes < (1 << bits) - 1, values, 0).astype(np.int16), 1.0 / WEIGHT_MAX
+
+
+def _reference(config: LutConfig, x: Array, table: Array) -> Array:
+    """x int8 or uint8, table [256] -> the shape of x."""
+    index = x.astype(np.int64) + (128 if x.dtype == np.int8 else 0)
+    result: Array = table[index]
+    return result
+
+
+def _infer(config: LutConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
+    if specs[0].dtype not in ("int8", "uint8") or specs[1] != TensorSpec((256,), config.dtype):
+        raise LoweringError(f"lut of {specs[0].dtype} codes with a table {specs[1]}")
+    return same_as()(config, specs)
+
+
+register(Operator("lut", LutConfig, _infer, _reference))
