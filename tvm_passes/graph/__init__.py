@@ -1,0 +1,1 @@
+"""Passes on the integer graph: layout, verification, kernel selection."""

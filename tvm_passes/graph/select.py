@@ -1,0 +1,58 @@
+"""Choose a kernel for every integer operator and pack its constants."""
+
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from tvm_passes.errors import LoweringError
+from tvm_passes.kernels.isa import Isa
+from tvm_passes.kernels.registry import KERNELS, Kernel
+from tvm_passes.lowering.quantized import array_of
+from tvm_passes.ops.base import TensorSpec, config_of, operator_of
+from tvm_passes.rewrite import Scope, rewrite_main
+
+
+def select_kernels(mod: tvm.IRModule, isa: Isa) -> tvm.IRModule:
+    """Replace integer operators by ``call_tir`` of generated kernels, and legalize the views.
+
+    Equal operators on equal shapes share a kernel.
+
+    Args:
+        mod: integer module.
+        isa: instruction set that the kernels may use.
+
+    Raises:
+        LoweringError: an operator has no kernel.
+    """
+    made: dict[Any, tuple[relax.GlobalVar, Kernel]] = {}
+
+    def rule(scope: Scope, call: relax.Call) -> relax.Expr | None:
+        operator = operator_of(call)
+        if operator is None:
+            return None
+        if operator.name not in KERNELS:
+            raise LoweringError(f"operator {operator.name} has no kernel")
+        config, arguments = config_of(call), list(call.args[:-1])
+        specs = tuple(TensorSpec.of(argument) for argument in arguments)
+        key = (operator.name, config, specs)
+        if key not in made:
+            kernel = KERNELS[operator.name](config, specs, isa)
+            made[key] = (scope.builder.add_func(kernel.func, f"{operator.name}_{len(made)}"), kernel)
+        function, kernel = made[key]
+        if kernel.pack is not None:
+            constants = {
+                index: values
+                for index, argument in enumerate(arguments)
+                if (values := array_of(argument)) is not None
+            }
+            for index, values in kernel.pack(constants).items():
+                arguments[index] = relax.const(np.ascontiguousarray(values))
+        out = operator.infer(config, specs)
+        return relax.op.call_tir(
+            function, relax.Tuple(arguments), relax.TensorType(out.shape, out.dtype)
+        )
+
+    selected = rewrite_main(mod, rule)
+    return relax.transform.LegalizeOps(skip_ops=["relax.reshape"])(selected)

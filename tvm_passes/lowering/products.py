@@ -1,0 +1,221 @@
+"""conv2d and linear with constant weights: product, bias, clamp and requantize in one operator."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import relax
+
+from tvm_passes.errors import LoweringError
+from tvm_passes.lowering.adalog import operand
+from tvm_passes.lowering.quantized import (
+    Float,
+    Format,
+    Quantized,
+    array_of,
+    constant_of,
+    is_call,
+    is_integer_call,
+    output_format,
+)
+from tvm_passes.numerics import INT_RANGE, FixedPoint
+from tvm_passes.ops.base import TensorSpec, call, config_of
+from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
+from tvm_passes.ops.pad import PadConfig
+from tvm_passes.rewrite import Scope
+
+
+@dataclass(frozen=True)
+class _Product:
+    """``clamp(core + sum(biases))`` with the float core still in place."""
+
+    core: relax.Call
+    biases: list[Float]
+    format: Format
+
+
+def lower_linear(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
+    """``quantize(matmul(dequantize(x), dequantize(w)) + bias)`` becomes ``linear``."""
+    product = _match(scope, quantize, "relax.matmul")
+    if product is None:
+        return None
+    x, weights = _operands(scope, product)
+    if x is None or weights is None:
+        return None
+    codes, scales = _weight_arrays(weights, output_axis=1, name=product.format.name)
+    bias = _bias_table(product, codes.shape[1])
+    if bias.shape[0] != 1:
+        raise LoweringError(f"{product.format.name}: a linear layer with a bias per token")
+    config, arrays = _finish(product.format, x, codes.T, scales, bias)
+    return call("linear", config, x.codes, *arrays)
+
+
+def lower_conv2d(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
+    """``quantize(conv2d(dequantize(x), dequantize(w)) + bias)``, NCHW, on an NHWC map."""
+    product = _match(scope, quantize, "relax.nn.conv2d")
+    if product is None:
+        return None
+    x, weights = _operands(scope, product)
+    if x is None or weights is None:
+        return None
+    attrs, name = product.core.attrs, product.format.name
+    codes, scales = _weight_arrays(weights, output_axis=0, name=name)
+    kernel = np.ascontiguousarray(codes.transpose(0, 2, 3, 1))
+    padding = [int(extent) for extent in attrs.padding]
+    _, _, height, width = TensorSpec.of(product.core).shape
+    table, rows, columns = _border_classes(_bias_map(product, len(kernel), height, width))
+    base, arrays = _finish(product.format, x, kernel, scales, table)
+    nhwc = scope.emit(relax.op.permute_dims(x.codes, [0, 2, 3, 1]))
+    if any(padding):
+        if x.offset:
+            raise LoweringError(f"{name}: a padded convolution of shifted AdaLog codes")
+        pads = PadConfig((padding[0], padding[1]), (padding[2], padding[3]), int(x.zero_point))
+        nhwc = scope.emit(call("pad", pads, nhwc))
+    strides = (int(attrs.strides[0]), int(attrs.strides[1]))
+    groups = int(attrs.groups)
+    if kernel.shape[1:3] == (1, 1) and strides == (1, 1) and groups == 1 and not rows:
+        weights_array = kernel.reshape(len(kernel), -1)
+        result = call("linear", base, nhwc, weights_array, *arrays[1:])
+    else:
+        config = Conv2dConfig(
+            **vars(base),
+            strides=strides,
+            dilation=(int(attrs.dilation[0]), int(attrs.dilation[1])),
+            groups=groups,
+            row_classes=rows,
+            column_classes=columns,
+        )
+        result = call("conv2d", config, nhwc, *arrays)
+    return relax.op.permute_dims(scope.emit(result), [0, 3, 1, 2])
+
+
+def _match(scope: Scope, quantize: relax.Call, core_name: str) -> _Product | None:
+    """Peel a clamp and constant additions off a quantized product."""
+    if not is_integer_call(quantize, "quantize"):
+        return None
+    expr = scope.producer(quantize.args[0])
+    clamp: str | None = None
+    if is_integer_call(expr, "pointwise") and config_of(expr).function in ("relu", "relu6"):
+        clamp = config_of(expr).function
+        expr = scope.producer(expr.args[0])
+    biases = []
+    while is_call(expr, "relax.add"):
+        constants = [constant_of(scope, argument) for argument in expr.args]
+        if constants[1] is not None:
+            inner, bias = expr.args[0], constants[1]
+        elif constants[0] is not None:
+            inner, bias = expr.args[1], constants[0]
+        else:
+            return None
+        biases.append(bias.astype(np.float64))
+        expr = scope.producer(inner)
+    if not is_call(expr, core_name):
+        return None
+    target = output_format(quantize)
+    if clamp is not None:
+        upper = target.qmax if clamp == "relu" else _code(6.0, target)
+        target = Format(
+            target.scale,
+            target.zero_point,
+            max(target.qmin, target.zero_point),
+            min(target.qmax, upper),
+            target.dtype,
+            target.name,
+        )
+    return _Product(expr, biases, target)
+
+
+def _code(value: float, target: Format) -> int:
+    return int(np.floor(value / target.scale + 0.5)) + target.zero_point
+
+
+def _operands(scope: Scope, product: _Product) -> tuple[Quantized | None, Quantized | None]:
+    """Activation and constant weights of a product, or None where it has no such operand."""
+    weights = operand(scope, product.core.args[1])
+    if weights is None or array_of(weights.codes) is None:
+        return None, None
+    x = operand(scope, product.core.args[0])
+    if x is not None and x.axis >= 0:
+        raise LoweringError(f"{product.format.name}: input with a scale per channel")
+    return x, weights
+
+
+def _weight_arrays(
+    weights: Quantized, output_axis: int, name: str
+) -> tuple[NDArray[np.int8], Float]:
+    codes = array_of(weights.codes)
+    if codes is None or np.any(weights.zero_point != 0):
+        raise LoweringError(f"{name}: weights must be constant and symmetric")
+    if weights.axis not in (-1, output_axis):
+        raise LoweringError(f"{name}: weight scales must lie along the output channels")
+    return codes, np.broadcast_to(weights.scale, (codes.shape[output_axis],))
+
+
+def _bias_table(product: _Product, channels: int) -> Float:
+    """Sum of the biases of a linear layer, [rows, channels]."""
+    total = np.zeros((1, channels))
+    for bias in product.biases:
+        total = total + bias.reshape(-1, bias.shape[-1] if bias.ndim else 1)
+    return total
+
+
+def _bias_map(product: _Product, channels: int, height: int, width: int) -> Float:
+    """Sum of the biases of a convolution, [height or 1, width or 1, channels]."""
+    total = np.zeros((1, channels, 1, 1))
+    for bias in product.biases:
+        total = total + bias
+    if total.shape[2:] != (1, 1):
+        total = np.broadcast_to(total, (1, channels, height, width))
+    return total[0].transpose(1, 2, 0)
+
+
+def _border_classes(bias: Float) -> tuple[Float, tuple[int, ...], tuple[int, ...]]:
+    """Distinct bias rows, and the class of each output row and column."""
+    height, width, channels = bias.shape
+    if (height, width) == (1, 1):
+        return bias.reshape(1, channels), (), ()
+    _, first_row, row_class = np.unique(
+        bias.reshape(height, -1), axis=0, return_index=True, return_inverse=True
+    )
+    _, first_column, column_class = np.unique(
+        bias.transpose(1, 0, 2).reshape(width, -1), axis=0, return_index=True, return_inverse=True
+    )
+    table = bias[first_row][:, first_column].reshape(-1, channels)
+    return table, tuple(map(int, row_class.ravel())), tuple(map(int, column_class.ravel()))
+
+
+def _finish(
+    target: Format, x: Quantized, codes: NDArray[np.int8], scales: Float, bias: Float
+) -> tuple[LinearConfig, tuple[NDArray[np.int32], ...]]:
+    """Configuration and constants of ``linear``; ``codes`` has output channels first."""
+    acc_scale = float(x.scale) * scales
+    sums = codes.reshape(len(codes), -1).astype(np.int64).sum(1)
+    shifted = bias + x.offset * sums * scales
+    folded = np.floor(shifted / acc_scale + 0.5) - int(x.zero_point) * sums
+    multiplier: FixedPoint = target.multiplier(acc_scale)
+    _check_accumulator(target, x, codes, folded, multiplier.left)
+    config = LinearConfig(
+        multiplier.left, target.zero_point, target.qmin, target.qmax, target.dtype
+    )
+    return config, (
+        np.ascontiguousarray(codes),
+        folded.astype(np.int32),
+        multiplier.multiplier,
+        multiplier.shift,
+    )
+
+
+def _check_accumulator(
+    target: Format, x: Quantized, codes: NDArray[np.int8], bias: Float, left: int
+) -> None:
+    """Prove that no accumulator, pre-shifted, leaves int32."""
+    low, high = INT_RANGE[x.spec.dtype]
+    weights = codes.reshape(len(codes), -1).astype(np.int64)
+    positive, negative = np.maximum(weights, 0).sum(1), np.minimum(weights, 0).sum(1)
+    greatest = positive * high + negative * low + bias.max(0)
+    least = positive * low + negative * high + bias.min(0)
+    bound = max(float(greatest.max()), -float(least.min())) * 2.0**left
+    if bound >= 2.0**31:
+        raise LoweringError(
+            f"{target.name}: accumulators may reach 2^{np.log2(bound):.1f} and overflow int32"
+        )

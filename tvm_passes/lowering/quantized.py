@@ -1,0 +1,135 @@
+"""What the lowering rules read off the graph: formats, quantized operands, constants."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import relax
+
+from tvm_passes.errors import LoweringError
+from tvm_passes.numerics import FixedPoint
+from tvm_passes.ops.base import TensorSpec, config_of, operator_of
+from tvm_passes.rewrite import Scope
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Format:
+    """Target of a ``quantize``: per-tensor scale and zero point, range and dtype of the codes."""
+
+    scale: float
+    zero_point: int
+    qmin: int
+    qmax: int
+    dtype: str
+    name: str
+
+    def multiplier(self, scale: Float | float) -> FixedPoint:
+        """Fixed-point form of ``scale / self.scale``."""
+        try:
+            return FixedPoint.from_real(np.asarray(scale, np.float64) / self.scale)
+        except ValueError as error:
+            raise LoweringError(f"{self.name}: cannot requantize, {error}") from error
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A tensor in codes: ``value = (codes - zero_point) * scale + offset``.
+
+    Attributes:
+        codes: integer tensor expression.
+        scale: scalar, or 1-D along ``axis``.
+        zero_point: likewise.
+        axis: axis of the scales, -1 for scalars.
+        offset: added to every value; only AdaLog codes with a shift have one.
+    """
+
+    codes: relax.Expr
+    scale: Float
+    zero_point: Int
+    axis: int = -1
+    offset: float = 0.0
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Shape and dtype of the codes."""
+        return TensorSpec.of(self.codes)
+
+    def scalar(self, name: str) -> tuple[float, int]:
+        """Scale and zero point of a per-tensor format.
+
+        Raises:
+            LoweringError: the tensor has a scale per channel or an offset.
+        """
+        if self.axis >= 0 or self.offset:
+            raise LoweringError(f"{name}: an operand needs one scale for the whole tensor")
+        return float(self.scale), int(self.zero_point)
+
+
+def array_of(expr: relax.Expr) -> NDArray[Any] | None:
+    """The value of a constant expression, or None."""
+    if isinstance(expr, tvm.ir.GenericConst):
+        value: NDArray[Any] = expr.value.numpy()
+        return value
+    return None
+
+
+def constant_of(scope: Scope, expr: relax.Expr) -> NDArray[Any] | None:
+    """Like ``array_of``, through variables and reshapes."""
+    producer = scope.producer(expr)
+    value = array_of(producer)
+    if value is None and is_call(producer, "relax.reshape"):
+        inner = constant_of(scope, producer.args[0])
+        return None if inner is None else inner.reshape(TensorSpec.of(producer).shape)
+    return value
+
+
+def is_call(expr: relax.Expr, name: str) -> bool:
+    """Whether ``expr`` calls operator ``name`` (full name)."""
+    return isinstance(expr, relax.Call) and getattr(expr.op, "name", None) == name
+
+
+def is_integer_call(expr: relax.Expr, name: str) -> bool:
+    """Whether ``expr`` calls ``R.pocketvit.<name>``."""
+    operator = operator_of(expr)
+    return operator is not None and operator.name == name
+
+
+def output_format(call: relax.Call) -> Format:
+    """The format that a ``quantize`` call asks for.
+
+    Raises:
+        LoweringError: it asks for a scale per channel.
+    """
+    config = config_of(call)
+    scale, zero_point = array_of(call.args[1]), array_of(call.args[2])
+    if scale is None or zero_point is None or scale.size != 1:
+        raise LoweringError(f"{config.name}: an operator's output needs one constant scale")
+    return Format(
+        float(scale.reshape(())),
+        int(zero_point.reshape(())),
+        config.qmin,
+        config.qmax,
+        config.dtype,
+        config.name,
+    )
+
+
+def quantized(scope: Scope, expr: relax.Expr) -> Quantized | None:
+    """``expr`` as codes if it is the result of a uniform ``dequantize``."""
+    call = scope.producer(expr)
+    if not is_integer_call(call, "dequantize"):
+        return None
+    scale, zero_point = array_of(call.args[1]), array_of(call.args[2])
+    if scale is None or zero_point is None:
+        return None
+    axis = config_of(call).axis
+    if axis < 0:
+        scale, zero_point = scale.reshape(()), zero_point.reshape(())
+    return Quantized(
+        call.args[0], scale.astype(np.float64), zero_point.astype(np.int64), axis
+    )
