@@ -1,0 +1,1 @@
+"""From the quantized torch graph to Relax."""

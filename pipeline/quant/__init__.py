@@ -1,0 +1,1 @@
+"""Quantization: recipe and calibration photos in, a graph with quantizers out."""

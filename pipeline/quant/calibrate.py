@@ -1,0 +1,148 @@
+"""Calibration: run photos through the float graph and choose every quantizer's parameters."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from pipeline.errors import UserError
+from pipeline.quant import observers, walk
+from pipeline.quant.calibration import (
+    AdaLogParameters,
+    Calibration,
+    Parameters,
+    UniformParameters,
+)
+from pipeline.quant.formats import AdaLog, Uniform
+from pipeline.quant.histogram import Histogram, LogHistogram
+from pipeline.quant.images import as_input
+from pipeline.quant.plan import Plan, make_plan
+from pipeline.quant.recipe import Recipe
+from pipeline.quant.roles import Role
+
+Progress = Callable[[int, int], None]
+"""Called with the number of photos done and the total."""
+
+_Statistics = Histogram | LogHistogram
+
+
+def calibrate(
+    graph: fx.GraphModule,
+    images: Iterable[np.ndarray[Any, Any]],
+    recipe: Recipe,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Choose scales and zero points from photos, one photo in memory at a time.
+
+    Args:
+        graph: canonical float graph.
+        images: uint8 `[H, W, 3]` photos, already resized; `recipe.calibration_images` are read.
+        recipe: formats and observers.
+        progress: called after every photo.
+
+    Raises:
+        UserError: too few photos, a photo of the wrong shape, or a value that is not finite.
+    """
+    plan = make_plan(graph.graph, recipe)
+    statistics = _statistics(plan)
+    collector = _Collector(graph, statistics)
+    needed, seen = recipe.calibration_images, 0
+    with torch.no_grad():
+        for seen, image in enumerate(itertools.islice(images, needed), start=1):
+            collector.run(as_input(image, graph))
+            if progress is not None:
+                progress(seen, needed)
+    if seen < needed:
+        raise UserError(
+            f"Calibration needs {needed} photos but there are only {seen}; add photos or set "
+            "calibration_images in the recipe."
+        )
+    return Calibration(_choose(plan, statistics, recipe), seen)
+
+
+class _Collector(fx.Interpreter):
+    """Runs the graph and feeds what every operator produces to its statistics."""
+
+    def __init__(self, graph: fx.GraphModule, statistics: dict[str, _Statistics]) -> None:
+        super().__init__(graph)
+        self._of = statistics
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.op == "call_function" and n.target not in walk.VIEWS:
+            _check_finite(value, n)
+        if n.name in self._of:
+            self._of[n.name].update(value)
+        return value
+
+
+def _check_finite(value: Tensor, node: fx.Node) -> None:
+    # NaN spreads to both extremes, so they are enough to find it.
+    if not all(torch.isfinite(v) for v in torch.aminmax(value)):
+        raise UserError(
+            f"The float model produces NaN or infinity at {walk.module_path(node)} "
+            f"({node.name}); check its weights and preprocessing."
+        )
+
+
+def _statistics(plan: Plan) -> dict[str, _Statistics]:
+    statistics: dict[str, _Statistics] = {}
+    for name, chosen in plan.formats.items():
+        if isinstance(chosen, AdaLog):
+            if chosen.q is None or chosen.fixed_scale is None:
+                statistics[name] = LogHistogram(chosen.shift)
+        elif chosen.fixed is None and plan.roles.tensors[name] is not Role.OUTPUT:
+            statistics[name] = Histogram()
+    for copy in plan.copies.values():
+        statistics.setdefault(copy.source, Histogram())
+    return statistics
+
+
+def _choose(
+    plan: Plan, statistics: dict[str, _Statistics], recipe: Recipe
+) -> dict[str, Parameters]:
+    chosen: dict[str, Parameters] = {}
+    for name, target in plan.formats.items():
+        role, seen = plan.roles.tensors[name], statistics.get(name)
+        if role is Role.OUTPUT:
+            continue
+        if isinstance(target, AdaLog):
+            chosen[name] = _adalog(seen, target)
+        else:
+            chosen[name] = _uniform(seen, target, role, recipe, plan.flat.get(name))
+    for copy in plan.copies.values():
+        seen = statistics[copy.source]
+        chosen[copy.key] = _uniform(seen, copy.format, Role.GEMM_IN, recipe)
+    return chosen
+
+
+def _adalog(seen: _Statistics | None, target: AdaLog) -> Parameters:
+    if isinstance(seen, LogHistogram):
+        return AdaLogParameters(*observers.adalog_parameters(seen, target))
+    assert target.fixed_scale is not None and target.q is not None
+    return AdaLogParameters(target.fixed_scale, target.q)
+
+
+def _uniform(
+    seen: _Statistics | None,
+    target: Uniform,
+    role: Role,
+    recipe: Recipe,
+    limits: tuple[float, float] | None = None,
+) -> Parameters:
+    if target.fixed is not None:
+        return UniformParameters(*target.fixed)
+    assert isinstance(seen, Histogram)
+    if target.dtype == "int16":
+        low, high = observers.MinMax().range(seen, target)
+        low, high = low * observers.HEADROOM_16, high * observers.HEADROOM_16
+    else:
+        settings = recipe.activations
+        name = settings.roles.get(role, settings.observer)
+        low, high = observers.OBSERVERS[name](settings).range(seen, target)
+    if limits is not None:
+        low, high = max(low, limits[0]), min(high, limits[1])
+    return UniformParameters(*observers.uniform_parameters((low, high), target))

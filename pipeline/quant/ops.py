@@ -1,0 +1,107 @@
+"""The four quantization operators of the simulated graph, in the torch namespace `pocketvit`.
+
+They survive `torch.export` and mark for the compiler where integers begin and end. Rounding is
+`floor(x + 1/2)` everywhere, the rule of the integer requantizer, and never half-to-even.
+"""
+
+import torch
+from torch import Tensor
+
+from pipeline.quant import adalog
+
+DTYPES = {
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "int16": torch.int16,
+    "int32": torch.int32,
+}
+
+
+def _along(axis: int, parameter: Tensor, rank: int) -> Tensor:
+    """Shape a per-axis parameter `[n]` so that it broadcasts against a tensor of `rank` axes."""
+    if axis < 0:
+        return parameter
+    shape = [1] * rank
+    shape[axis] = -1
+    return parameter.reshape(shape)
+
+
+@torch.library.custom_op("pocketvit::quantize", mutates_args=())
+def quantize(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    qmin: int,
+    qmax: int,
+    axis: int,
+    dtype: str,
+    name: str,
+) -> Tensor:
+    """Uniform codes `clamp(floor(x / scale + 1/2) + zero_point, qmin, qmax)`.
+
+    Args:
+        x: float32, any shape.
+        scale: float32, a scalar, or `[n]` along `axis`.
+        zero_point: int32, shaped like `scale`.
+        qmin: smallest code.
+        qmax: largest code.
+        axis: axis of a per-axis scale; -1 for one scale per tensor.
+        dtype: storage of the codes, a key of `DTYPES`.
+        name: module path and role, for diagnostics only.
+
+    Returns:
+        Codes with the shape of `x`.
+    """
+    # int32 codes (the logits) can exceed the 24 bits that float32 holds exactly.
+    work = x.double() if dtype == "int32" else x
+    steps = torch.floor(work / _along(axis, scale, x.dim()) + 0.5)
+    codes = steps + _along(axis, zero_point, x.dim())
+    return codes.clamp(qmin, qmax).to(DTYPES[dtype])
+
+
+@quantize.register_fake
+def _(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    qmin: int,
+    qmax: int,
+    axis: int,
+    dtype: str,
+    name: str,
+) -> Tensor:
+    return torch.empty_like(x, dtype=DTYPES[dtype])
+
+
+@torch.library.custom_op("pocketvit::dequantize", mutates_args=())
+def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
+    """Float32 values `(codes - zero_point) * scale`, arguments as in `quantize`."""
+    centred = codes.to(torch.int32) - _along(axis, zero_point, codes.dim())
+    return centred.to(torch.float32) * _along(axis, scale, codes.dim())
+
+
+@dequantize.register_fake
+def _(codes: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
+    return torch.empty_like(codes, dtype=torch.float32)
+
+
+@torch.library.custom_op("pocketvit::adalog_quantize", mutates_args=())
+def adalog_quantize(x: Tensor, scale: Tensor, q: int, bits: int, shift: float, name: str) -> Tensor:
+    """AdaLog codes (uint8) of `x`, see `pipeline.quant.adalog.encode`."""
+    return adalog.encode(x, scale, q, bits, shift)
+
+
+@adalog_quantize.register_fake
+def _(x: Tensor, scale: Tensor, q: int, bits: int, shift: float, name: str) -> Tensor:
+    return torch.empty_like(x, dtype=torch.uint8)
+
+
+@torch.library.custom_op("pocketvit::adalog_dequantize", mutates_args=())
+def adalog_dequantize(codes: Tensor, scale: Tensor, q: int, bits: int, shift: float) -> Tensor:
+    """Float32 values of AdaLog codes, see `pipeline.quant.adalog.decode`."""
+    return adalog.decode(codes, scale, q, bits, shift)
+
+
+@adalog_dequantize.register_fake
+def _(codes: Tensor, scale: Tensor, q: int, bits: int, shift: float) -> Tensor:
+    return torch.empty_like(codes, dtype=torch.float32)

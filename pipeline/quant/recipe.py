@@ -1,0 +1,173 @@
+"""Recipes: what is quantized to how many bits, and how ranges are found. One TOML file each.
+
+The models below are the only definition of the keys; an unknown key is an error.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import UserError
+from pipeline.quant.roles import Role
+
+FOLDER = Path(__file__).parent / "recipes"
+
+Wide = Literal[8, 16]
+ObserverName = Literal["minmax", "percentile", "mse"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Weights(_Section):
+    """Weights: symmetric, one scale per output channel.
+
+    Attributes:
+        bits: width of a code.
+        observer: how the clipping range is found, a name of `pipeline.quant.weights`.
+        stem_bits: the same for convolutions that read the image.
+        head_bits: the same for the linear that produces the logits.
+    """
+
+    bits: int = Field(default=8, ge=2, le=8)
+    observer: Literal["minmax", "mse"] = "mse"
+    stem_bits: int = Field(default=8, ge=2, le=8)
+    head_bits: int = Field(default=8, ge=2, le=8)
+
+
+class Activations(_Section):
+    """Activations: one scale per tensor.
+
+    Attributes:
+        bits: width of a code, in int8 storage.
+        observer: how the range is found, a name of `pipeline.quant.observers`.
+        roles: other observers for some roles.
+        percentile: share of values inside the range, in percent, for observer "percentile".
+    """
+
+    bits: int = Field(default=8, ge=2, le=8)
+    observer: ObserverName = "mse"
+    roles: dict[Annotated[Role, Field(strict=False)], ObserverName] = {}
+    percentile: float = Field(default=99.99, gt=50, le=100)
+
+
+class _Logarithmic(_Section):
+    bits: int = Field(default=8, ge=2, le=8)
+    q: int = Field(default=2, ge=0, le=137)
+
+    @property
+    def fixed_q(self) -> int | None:
+        """The base's exponent numerator; None (`q = 0`): search it on the calibration photos."""
+        return self.q or None
+
+
+class Softmax(_Logarithmic):
+    """Attention weights: int16 (15 bits), int8, or AdaLog codes of `bits` bits and base `q`."""
+
+    format: Literal["int16", "int8", "adalog"] = "int16"
+
+
+class PostGelu(_Logarithmic):
+    """GELU outputs that only one linear reads: uniform, or AdaLog codes with a shift."""
+
+    format: Literal["uniform", "adalog"] = "uniform"
+
+
+class Recipe(_Section):
+    """A whole recipe.
+
+    Attributes:
+        name: short name, the file's stem for those that are bundled.
+        description: one line for listings.
+        calibration_images: photos needed; more are not used.
+        preact_bits: inputs of SiLU, GELU, hardswish, sigmoid.
+        residual_bits: the residual stream.
+        branch_bits: what blocks add to the residual stream.
+        logits_bits: softmax inputs that are stored (others stay int32).
+        weights: see `Weights`.
+        activations: see `Activations`.
+        softmax: see `Softmax`.
+        post_gelu: see `PostGelu`.
+    """
+
+    name: str
+    description: str = ""
+    calibration_images: int = Field(default=32, ge=1)
+    preact_bits: Wide = 16
+    residual_bits: Wide = 16
+    branch_bits: Wide = 16
+    logits_bits: Wide = 16
+    weights: Weights = Weights()
+    activations: Activations = Activations()
+    softmax: Softmax = Softmax()
+    post_gelu: PostGelu = PostGelu()
+
+
+def recipe_names() -> list[str]:
+    """Names of the bundled recipes, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """A bundled recipe by its name, or any by the path of its TOML file.
+
+    Raises:
+        UserError: there is no such recipe, or its content is wrong.
+    """
+    bundled = FOLDER / f"{name_or_path}.toml"
+    path = bundled if bundled.is_file() else Path(name_or_path)
+    if path.is_file():
+        return _read(path)
+    names = recipe_names()
+    close = difflib.get_close_matches(str(name_or_path), names, n=2, cutoff=0.4)
+    hint = f"did you mean {' or '.join(close)}?" if close else "give one of these or a TOML file."
+    raise UserError(f"There is no recipe '{name_or_path}' (bundled: {', '.join(names)}); {hint}")
+
+
+def _read(path: Path) -> Recipe:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"Recipe {path} is not valid TOML: {error}; correct that line.") from None
+    return parse_recipe({"name": path.stem, **content}, str(path))
+
+
+def parse_recipe(content: dict[str, Any], where: str) -> Recipe:
+    """A recipe from plain data.
+
+    Args:
+        content: as in the TOML file.
+        where: file name for messages.
+
+    Raises:
+        UserError: a key is unknown or a value is not allowed.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise UserError(
+                f"Recipe {where} has an unknown key '{key}'; {_allowed_keys(first['loc'])}"
+            ) from None
+        raise UserError(
+            f"Recipe {where}: {key} = {first['input']!r} is not allowed; "
+            f"{first['msg'][0].lower()}{first['msg'][1:]}."
+        ) from None
+
+
+def _allowed_keys(location: tuple[int | str, ...]) -> str:
+    model: type[BaseModel] = Recipe
+    for part in location[:-1]:
+        section = model.model_fields[str(part)].annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            model = section
+    keys = list(model.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), keys, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else "remove it."
+    return f"{hint} Allowed here: {', '.join(keys)}."

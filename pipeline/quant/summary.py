@@ -1,0 +1,46 @@
+"""Which roles have which formats in a QDQ graph: shows what is 8 and what is 16 bits."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from pipeline.quant import walk
+from pipeline.quant.formats import AdaLog, Uniform
+
+
+@dataclass(frozen=True, order=True)
+class RoleFormat:
+    """One line of the summary.
+
+    Attributes:
+        role: role of the tensors, `weight` for weights.
+        format: such as "int8", "int16", "int8, 4 bits", "adalog, 8 bits".
+        tensors: how many tensors have this role and format.
+    """
+
+    role: str
+    format: str
+    tensors: int
+
+
+def summarize(graph: fx.GraphModule) -> list[RoleFormat]:
+    """Formats by role of a QDQ graph, sorted by role."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.pocketvit.quantize.default:
+            _, _, _, qmin, qmax, _, dtype, _ = node.args
+            counts[node.meta["role"], str(Uniform(dtype, qmin, qmax))] += 1
+        elif node.target is torch.ops.pocketvit.adalog_quantize.default:
+            counts[node.meta["role"], str(AdaLog(node.args[3], node.args[2]))] += 1
+        elif node.target in walk.WEIGHTED:
+            counts["weight", _weight_format(graph, node)] += 1
+    return sorted(RoleFormat(role, name, n) for (role, name), n in counts.items())
+
+
+def _weight_format(graph: fx.GraphModule, node: fx.Node) -> str:
+    codes: Any = getattr(graph, node.args[1].args[0].target)  # type: ignore[union-attr,arg-type]
+    qmax = int(codes.abs().max())
+    return str(Uniform("int8", -qmax, qmax, symmetric=True))

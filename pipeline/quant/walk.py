@@ -1,0 +1,138 @@
+"""Questions about a canonical graph: what an operator is, who reads a tensor, where it came from.
+
+Views (reshape, permute, slice, ...) are transparent: they carry the number format of their input.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import inf
+from typing import Any
+
+import torch
+from torch import fx
+
+_aten = torch.ops.aten
+
+PAD = _aten.constant_pad_nd.default
+VIEWS = frozenset(
+    {
+        PAD,
+        _aten.reshape.default,
+        _aten.permute.default,
+        _aten.slice.Tensor,
+        _aten.select.int,
+        _aten.roll.default,
+    }
+)
+CONV = _aten.conv2d.default
+LINEAR = _aten.linear.default
+MATMUL = _aten.matmul.default
+WEIGHTED = frozenset({CONV, LINEAR})
+GEMMS = frozenset({CONV, LINEAR, MATMUL})
+ADD = _aten.add.Tensor
+MUL = _aten.mul.Tensor
+CAT = _aten.cat.default
+SOFTMAX = _aten.softmax.int
+GELU = _aten.gelu.default
+NORMS = frozenset({_aten.layer_norm.default, _aten.group_norm.default})
+POOLS = frozenset({_aten.mean.dim, _aten.avg_pool2d.default})
+RESIZE = _aten.upsample_bilinear2d.vec
+CLAMPS = frozenset({_aten.relu.default, _aten.hardtanh.default})
+CURVES: Mapping[object, tuple[float, float]] = {
+    GELU: (-5.0, inf),
+    _aten.silu.default: (-12.0, inf),
+    _aten.hardswish.default: (-3.0, inf),
+    _aten.hardsigmoid.default: (-3.0, 3.0),
+    _aten.sigmoid.default: (-10.0, 10.0),
+}
+"""Smooth non-linearities, and the range beyond which they change by less than 1e-4."""
+
+
+def operands(node: fx.Node) -> tuple[fx.Node, fx.Node]:
+    """The two tensor operands of an add, mul or matmul.
+
+    Raises:
+        TypeError: an operand is a Python number; canonical graphs have tensors only.
+    """
+    left, right = node.args[:2]
+    if not (isinstance(left, fx.Node) and isinstance(right, fx.Node)):
+        raise TypeError(f"{node.name} has an operand that is not a tensor")
+    return left, right
+
+
+def input_of(node: fx.Node) -> fx.Node:
+    """The first tensor that `node` reads (its data, for a convolution or a view)."""
+    return node.all_input_nodes[0]
+
+
+def is_constant(node: fx.Node) -> bool:
+    """Whether the node is a stored tensor."""
+    return node.op == "get_attr"
+
+
+def has_constant(node: fx.Node) -> bool:
+    """Whether one of the two operands of an add or mul is a stored tensor."""
+    return any(map(is_constant, operands(node)))
+
+
+def is_constant_add(node: fx.Node) -> bool:
+    """An add of a stored tensor: bias map, attention mask, position embedding."""
+    return node.target is ADD and has_constant(node)
+
+
+def is_sum(node: fx.Node) -> bool:
+    """An add of two computed tensors."""
+    return node.target is ADD and not has_constant(node)
+
+
+def is_scaling(node: fx.Node) -> bool:
+    """A multiplication by a constant that belongs to the one sum that reads it."""
+    if node.target is not MUL or not has_constant(node) or len(node.users) != 1:
+        return False
+    return is_sum(next(iter(node.users)))
+
+
+def is_pointwise_conv(node: fx.Node) -> bool:
+    """A dense 1x1 convolution of stride 1 without padding."""
+    if node.target is not CONV:
+        return False
+    weight = node.args[1]
+    assert isinstance(weight, fx.Node)
+    # Trailing arguments with default values may be left out.
+    given: list[Any] = list(node.args[3:])
+    stride, padding, _, groups = given + [[1], [0], [1], 1][len(given) :]
+    unit: bool = set(weight.meta["val"].shape[2:]) == {1} == set(stride)
+    return unit and set(padding) == {0} and groups == 1
+
+
+def source(node: fx.Node) -> fx.Node:
+    """The producer of a tensor, looking back through views."""
+    while node.target in VIEWS:
+        node = input_of(node)
+    return node
+
+
+def origin(node: fx.Node) -> fx.Node:
+    """Like `source`, looking back through adds of constants too."""
+    node = source(node)
+    while is_constant_add(node):
+        left, right = operands(node)
+        node = source(right if is_constant(left) else left)
+    return node
+
+
+def consumers(node: fx.Node) -> list[fx.Node]:
+    """Every operator that reads the tensor, looking through views and through `is_scaling`."""
+    return list(_consumers(node))
+
+
+def _consumers(node: fx.Node) -> Iterator[fx.Node]:
+    for user in node.users:
+        if user.target in VIEWS or is_scaling(user):
+            yield from _consumers(user)
+        else:
+            yield user
+
+
+def module_path(node: fx.Node) -> str:
+    """Where in the PyTorch model the operator came from, for messages."""
+    return str(node.meta.get("module_path") or node.name)

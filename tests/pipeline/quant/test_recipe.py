@@ -1,0 +1,69 @@
+"""Recipes: the bundled ones load, and every mistake is named."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.quant.recipe import Recipe, load_recipe, parse_recipe, recipe_names
+
+
+def _file(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_bundled_recipes_load_under_their_names() -> None:
+    names = recipe_names()
+    assert {"w8a8", "w8a8-int8", "w8a8-adalog", "w4a8"} <= set(names)
+    for name in names:
+        recipe = load_recipe(name)
+        assert recipe.name == name and recipe.description
+
+
+def test_bundled_recipes_say_what_their_names_say() -> None:
+    assert load_recipe("w4a8").weights.bits == 4
+    assert load_recipe("w8a8").softmax.format == "int16"
+    everything = load_recipe("w8a8-int8")
+    assert (everything.preact_bits, everything.residual_bits, everything.branch_bits) == (8, 8, 8)
+    adalog = load_recipe("w8a8-adalog")
+    assert (adalog.softmax.format, adalog.post_gelu.format) == ("adalog", "adalog")
+
+
+def test_recipe_from_a_path(tmp_path: Path) -> None:
+    recipe = load_recipe(_file(tmp_path, "[weights]\nbits = 6\n"))
+    assert (recipe.name, recipe.weights.bits) == ("mine", 6)
+
+
+def test_plain_data_round_trip() -> None:
+    recipe = load_recipe("w8a8-adalog")
+    assert parse_recipe(recipe.model_dump(), "x") == recipe
+
+
+def test_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean w8a8"):
+        load_recipe("w8a")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[weights]\nbit = 8\n", r"mine\.toml.*'weights\.bit'.*did you mean 'bits'.*observer"),
+        ("colour = 1\n", r"unknown key 'colour'.*Allowed here: .*residual_bits"),
+        ("[weights]\nbits = 9\n", r"weights\.bits = 9 is not allowed.*less than or equal to 8"),
+        ("[weights]\nbits = 1\n", r"weights\.bits = 1 .*greater than or equal to 2"),
+        ("residual_bits = 12\n", r"residual_bits = 12 .*8 or 16"),
+        ("[softmax]\nformat = 'log2'\n", r"softmax\.format = 'log2' .*'int16', 'int8' or 'adalog'"),
+        ("[softmax]\nq = 200\n", r"softmax\.q = 200 .*137"),
+        ("[weights\n", r"mine\.toml is not valid TOML"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe(_file(tmp_path, text))
+
+
+def test_recipes_are_frozen() -> None:
+    with pytest.raises(ValueError):
+        Recipe(name="x").residual_bits = 8  # type: ignore[misc]
