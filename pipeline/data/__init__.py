@@ -1,0 +1,1 @@
+"""Photos in: folders, labels, preprocessing, and the digits of the demo."""
