@@ -54,7 +54,8 @@ def write_artifact(
         UserError: the labels do not fit the model, ``destination`` holds something that is not an
             artifact, or the disk is full. Nothing is changed then.
     """
-    _check(destination, model, labels)
+    check_destination(destination)
+    _check_labels(model, labels)
     with staged_directory(destination, replace=True) as staged:
         entries: dict[str, LibraryEntry] = {}
         for library in libraries:
@@ -84,7 +85,22 @@ def abi_version() -> int:
     return int(found[1])
 
 
-def _check(destination: Path, model: ModelInfo, labels: Sequence[str]) -> None:
+def check_destination(destination: Path) -> None:
+    """Make sure that an artifact may be written to a directory, before any work is done for it.
+
+    Raises:
+        UserError: something that is not an artifact is there.
+    """
+    if not destination.exists():
+        return
+    empty = destination.is_dir() and not any(destination.iterdir())
+    if not empty and not (destination / MANIFEST).is_file():
+        raise UserError(
+            f"{destination} exists and is no artifact; choose another directory or remove it."
+        )
+
+
+def _check_labels(model: ModelInfo, labels: Sequence[str]) -> None:
     if len(labels) != model.num_classes:
         raise UserError(
             f"There are {len(labels)} labels for the {model.num_classes} classes of {model.name}; "
@@ -93,13 +109,6 @@ def _check(destination: Path, model: ModelInfo, labels: Sequence[str]) -> None:
     broken = next((label for label in labels if not label or len(label.splitlines()) != 1), None)
     if broken is not None:
         raise UserError(f"The label {broken!r} is not one line of text; correct it.")
-    if not destination.exists():
-        return
-    empty = destination.is_dir() and not any(destination.iterdir())
-    if not empty and not (destination / MANIFEST).is_file():
-        raise UserError(
-            f"{destination} exists and is no artifact; choose another directory or remove it."
-        )
 
 
 def _place(root: Path, path: str, content: Path | bytes) -> None:

@@ -148,7 +148,7 @@ class HostProgram:
         logits = np.empty((1, self.classes), np.int32)
         arguments = tuple(ctypes.c_void_p(array.ctypes.data) for array in (pixels, logits))
 
-        def call(_pixels_alive: Image = pixels) -> None:
+        def call(_alive: tuple[Image, Logits] = (pixels, logits)) -> None:
             self._check(self._interface.pocketvit_run(self._handle, *arguments))
 
         return call, logits
