@@ -8,6 +8,7 @@ from pipeline.errors import UserError
 from pipeline.quant.calibrate import calibrate
 from pipeline.quant.calibration import Calibration, UniformParameters
 from pipeline.quant.recipe import load_recipe
+from pipeline.quant.roles import Role
 
 W8A8 = load_recipe("w8a8")
 
@@ -69,3 +70,28 @@ def test_nan_names_the_module_where_it_begins(vit, images) -> None:
     getattr(vit, weight.target)[0, 0] = torch.nan
     with pytest.raises(UserError, match=r"NaN or infinity at mlp\.fc1"):
         calibrate(vit, images, W8A8)
+
+
+def test_roles_can_have_observers_of_their_own(vit, images) -> None:
+    settings = W8A8.activations
+    clipped = settings.model_copy(
+        update={"observer": "minmax", "percentile": 80.0, "roles": {Role.LN_OUT: "percentile"}}
+    )
+    plain = settings.model_copy(update={"observer": "minmax", "roles": {}})
+    first, second = (
+        calibrate(vit, images, W8A8.model_copy(update={"activations": a})).tensors
+        for a in (clipped, plain)
+    )
+    assert first["layer_norm_default"].scale < second["layer_norm_default"].scale
+    assert first["matmul_default_1"] == second["matmul_default_1"]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_preactivations_are_not_resolved_where_the_curve_is_flat(builder, images, bits) -> None:
+    x = builder.stem()
+    builder.tensors[x.args[2].target].copy_(torch.tensor([-100.0] * 4 + [0.0] * 4))
+    graph = builder.head(builder.tokens(builder.call(torch.ops.aten.gelu.default, x)))
+    recipe = W8A8.model_copy(update={"preact_bits": bits})
+    found = calibrate(graph, images, recipe).tensors[x.name]
+    lowest = (-128 - found.zero_point if bits == 8 else -32767) * found.scale
+    assert lowest > -8

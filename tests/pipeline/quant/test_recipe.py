@@ -56,6 +56,8 @@ def test_unknown_name_suggests_the_nearest() -> None:
         ("residual_bits = 12\n", r"residual_bits = 12 .*8 or 16"),
         ("[softmax]\nformat = 'log2'\n", r"softmax\.format = 'log2' .*'int16', 'int8' or 'adalog'"),
         ("[softmax]\nq = 200\n", r"softmax\.q = 200 .*137"),
+        ("[activations.roles]\nlnout = 'mse'\n", r"roles\.lnout.*'lnout' .*'ln_out'"),
+        ("[activations.roles]\nln_out = 'best'\n", r"roles\.ln_out = 'best' .*'percentile'"),
         ("[weights\n", r"mine\.toml is not valid TOML"),
     ],
 )
