@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tvm_passes.kernels.isa import ISAS, Isa
 from tvm_passes.kernels.registry import KERNELS, Kernel
+from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.base import OPERATORS, TensorSpec
 
 Array = NDArray[Any]
@@ -27,6 +28,9 @@ EMULATOR = "qemu-aarch64"
 ALIGN = 64
 GUARD = 0xA5
 CPU_FLAGS = {"avx512vnni": ("avx512_vnni", "avx512vl"), "avx2": ("avx2",)}
+
+
+Call = tuple[str, Any, Sequence[Array]]  # operator, configuration, arguments
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,20 @@ def run_kernels(cases: Sequence[Case], isa: str | Isa) -> list[Array]:
     return results
 
 
-def check(name: str, config: Any, calls: Sequence[Sequence[Array]], isa: str) -> None:
-    """Assert that operator ``name``'s kernel equals its reference on every call's arrays.
+def codes(dtype: str, *shape: int) -> Array:
+    """Random codes of the whole range of ``dtype``, its extremes first and last."""
+    low, high = INT_RANGE[dtype]
+    drawn = np.random.default_rng(len(shape)).integers(low, high + 1, shape)
+    drawn.reshape(-1)[[0, -1]] = low, high
+    return drawn.astype(dtype)
 
-    Consecutive calls with equal shapes and dtypes share one compiled kernel.
+
+def check_all(calls: Sequence[Call], isa: str) -> None:
+    """Assert that the kernels of all calls equal their operators' references bit for bit.
+
+    Everything is compiled together and runs in one process; calls with equal configurations,
+    shapes and dtypes share one kernel.
     """
-    check_all([(name, config, arrays) for arrays in calls], isa)
-
-
-def check_all(calls: Sequence[tuple[str, Any, Sequence[Array]]], isa: str) -> None:
-    """``check`` for several operators in one compilation: (name, config, arrays) each."""
     generated: dict[object, tuple[Kernel, TensorSpec]] = {}
     cases = []
     for name, config, arrays in calls:

@@ -107,22 +107,14 @@ def test_logits_are_int32_at_twice_the_largest_accumulator_scale(vit, images) ->
     )
 
 
-def test_bias_takes_the_shift_of_gelu_codes(vit, images) -> None:
+def test_gelu_codes_are_shifted_and_softmax_codes_are_not(vit, images) -> None:
     graph = _quantized(vit, images, "w8a8-adalog")
-    fc2 = next(
-        n
-        for n in graph.graph.nodes
-        if n.meta.get("module_path") == "mlp.fc2" and n.target is aten.linear.default
-    )
-    original = next(n for n in vit.graph.nodes if n.meta.get("module_path") == "mlp.fc2")
-    assert fc2.args[0].target is pocketvit.adalog_dequantize.default
-    assert fc2.args[0].args[4] == 0.0
-    assert fc2.args[0].args[0].args[4] == pytest.approx(0.16997124254703522)
-    codes, scale, _, _ = (getattr(graph, n.target) for n in fc2.args[1].args[:3] + (fc2.args[2],))
-    expected = getattr(vit, original.args[2].target) - 0.16997124 * (
-        codes.float() * scale.unsqueeze(1)
-    ).sum(dim=1)
-    torch.testing.assert_close(getattr(graph, fc2.args[2].target), expected)
+    shifts = {
+        n.args[0].args[5]: (n.args[0].args[4], n.args[4])
+        for n in _calls(graph, pocketvit.adalog_dequantize.default)
+    }
+    c = pytest.approx(0.16997124254703522)
+    assert shifts == {"attn.softmax:softmax": (0.0, 0.0), "mlp.act:post_gelu": (c, c)}
 
 
 def test_integer_biases_fit_int32_even_where_weights_are_dead(builder, images) -> None:

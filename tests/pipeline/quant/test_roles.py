@@ -117,6 +117,14 @@ def test_softmax_over_pixels_reads_stored_logits(builder) -> None:
     ]  # fmt: skip
 
 
+def test_softmax_over_pixels_is_no_attention_even_as_a_matmul(builder) -> None:
+    x = builder.conv(builder.stem(), 8, path="query")
+    weights = builder.call(aten.softmax.int, x, -1, path="softmax")
+    product = builder.call(aten.matmul.default, weights, x)
+    roles = _by_path(builder.head(builder.tokens(product)))
+    assert roles["softmax"] is Role.SOFTMAX_MIXED
+
+
 def test_gelu_before_a_padded_convolution_is_no_shifted_format(builder) -> None:
     x = builder.call(aten.gelu.default, builder.stem(), path="gelu")
     x = builder.conv(x, 8, kernel=3, padding=1)

@@ -1,0 +1,44 @@
+"""Kernels of the pointwise functions equal their references over every input."""
+
+import numpy as np
+import pytest
+from run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
+
+import tvm_passes.kernels.pointwise  # noqa: F401, registers the kernels
+from tvm_passes.ops.adalog import adalog_quantize_config
+from tvm_passes.ops.pointwise import LutConfig, adalog_table
+from tvm_passes.ops.pwl import pwl_tables
+
+ALL_INT16 = np.arange(-32768, 32768).astype(np.int16)
+ALL_INT8 = np.arange(-128, 128).astype(np.int8)
+
+
+def calls() -> list[Call]:
+    result: list[Call] = []
+    for source in ("int8", "uint8"):
+        for target in ("int8", "uint8", "int16"):
+            x = [codes(source, 3, 99), np.arange(256).astype(source)]
+            result += [("lut", LutConfig(target), [item, codes(target, 256)]) for item in x]
+    table, _ = adalog_table(19, 4)
+    result.append(("lut", LutConfig("int16"), [np.arange(256).astype(np.uint8), table]))
+    for function, limit, dtype in [
+        ("silu", 20.0, "int8"),
+        ("silu", 40.0, "int16"),
+        ("hardsigmoid", 10.0, "int8"),
+        ("gelu", 0.5, "int8"),
+    ]:
+        output = (limit / 255, -100, -128, 127) if dtype == "int8" else (limit / 32767, 0, -32767, 32767)
+        tables = pwl_tables(function, limit / 32767, *output, dtype)
+        for x in (ALL_INT16.reshape(2, -1), ALL_INT16[:77]):
+            result.append(("pwl", tables.config, [x, tables.slope, tables.base]))
+    for q, bits, shift in [(19, 4, 0.17), (10, 8, 0.0), (137, 3, 0.17)]:
+        config = adalog_quantize_config(5 / 32767, 0, 4.3, q, bits, shift)
+        result.append(("adalog_quantize", config, [ALL_INT16]))
+        config = adalog_quantize_config(5 / 255, -100, 4.3, q, bits, shift)
+        result.append(("adalog_quantize", config, [ALL_INT8[:251].reshape(1, 251)]))
+    return result
+
+
+@pytest.mark.parametrize("isa", HOST_ISAS + ARM_ISAS)
+def test_kernels_equal_their_references(isa: str) -> None:
+    check_all(calls(), isa)
