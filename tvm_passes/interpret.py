@@ -34,17 +34,17 @@ VIEWS: dict[str, Callable[..., Array]] = {
 }
 
 
-def interpret(mod: tvm.IRModule, image: Array) -> Array:
-    """Output of an integer module (before kernel selection) for one input.
+def interpret(mod: tvm.IRModule, *inputs: Array) -> Array:
+    """Output of an integer module (before kernel selection).
 
     Args:
         mod: module of integer operators and views.
-        image: the input, as ``main`` takes it.
+        inputs: as ``main`` takes them; of a whole network the image.
 
     Raises:
         LoweringError: the module contains an operator without a reference.
     """
-    values: dict[relax.Var, Any] = {mod[MAIN].params[0]: image}
+    values: dict[relax.Var, Any] = dict(zip(mod[MAIN].params, inputs, strict=True))
 
     def value(expr: relax.Expr) -> Any:
         if isinstance(expr, relax.Var):

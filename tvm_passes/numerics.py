@@ -86,9 +86,7 @@ def rounding_shift(value: ArrayLike, shift: ArrayLike) -> Int64:
     return (wide + (np.int64(1) << (amount - 1))) >> amount
 
 
-def requantize(
-    acc: ArrayLike, multiplier: ArrayLike, shift: ArrayLike, left: int = 0
-) -> Int64:
+def requantize(acc: ArrayLike, multiplier: ArrayLike, shift: ArrayLike, left: int = 0) -> Int64:
     """Scale int32 accumulators by a fixed-point multiplier, rounding half up.
 
     Args:
@@ -109,7 +107,7 @@ def saturate(value: ArrayLike, qmin: int, qmax: int, dtype: str) -> NDArray[np.s
     return result
 
 
-# Coefficients in Q30, constant term first, fitted to the least greatest error with exact end points.
+# Coefficients in Q30, constant term first: minimax fits with exact end points.
 EXP2_BITS = 14
 EXP2_COEFFICIENTS = (1073741824, -744162670, 257058255, -57043344, 7276848)
 LOG2_BITS = 24

@@ -64,7 +64,9 @@ def substitute(expr: relax.Expr, new: dict[relax.Var, relax.Expr]) -> relax.Expr
         return relax.Tuple([substitute(item, new) for item in expr.fields])
     if isinstance(expr, relax.TupleGetItem):
         source = substitute(expr.tuple_value, new)
-        return source.fields[expr.index] if isinstance(source, relax.Tuple) else expr
+        if isinstance(source, relax.Tuple):
+            return source.fields[expr.index]
+        return relax.TupleGetItem(source, expr.index)
     if isinstance(expr, relax.Call):
         arguments = [substitute(argument, new) for argument in expr.args]
         return relax.Call(expr.op, arguments, expr.attrs, expr.ty_args)

@@ -23,6 +23,8 @@ Array = NDArray[Any]
 
 HOST_ISAS = ("avx512vnni", "avx2", "portable")
 ARM_ISAS = ("neon-dotprod", "neon")
+EVERY_ISA = (*HOST_ISAS, *ARM_ISAS, "neon-i8mm")
+EMULATED_CPU = {"neon": "cortex-a53", "neon-dotprod": "cortex-a76", "neon-i8mm": "max,sve=off"}
 COMPILER = "aarch64-linux-gnu-gcc"
 EMULATOR = "qemu-aarch64"
 ALIGN = 64
@@ -153,7 +155,9 @@ def _checked(raw: NDArray[np.uint8], spec: TensorSpec) -> Array:
 def _run_arm(cases: Sequence[Case], inputs: Sequence[Sequence[Array]], isa: Isa) -> list[Array]:
     if missing := [tool for tool in (COMPILER, EMULATOR) if shutil.which(tool) is None]:
         pytest.skip(f"{missing[0]} is not installed")
-    memory, offsets, tensors, calls = bytearray(), [], [], []
+    memory = bytearray()
+    offsets: list[int] = []
+    tensors, calls = [], []
     for case, arrays in zip(cases, inputs, strict=True):
         calls.append(f"{{__tvm_ffi_{_name(cases, case)}, {len(offsets)}, {len(arrays) + 1}}}")
         contents = [(array.tobytes(), array.shape, array.dtype) for array in arrays]
@@ -182,7 +186,8 @@ def _run_arm(cases: Sequence[Case], inputs: Sequence[Sequence[Array]], isa: Isa)
         source = str(Path(__file__).with_name("arm_main.c"))
         build = [COMPILER, "-O1", "-w", "-I.", source, "kernels.o", "-o", "main", "-lm"]
         _execute(build, folder)
-        _execute([EMULATOR, "-cpu", "cortex-a76", "-L", "/usr/aarch64-linux-gnu", "./main"], folder)
+        cpu = EMULATED_CPU[isa.name]
+        _execute([EMULATOR, "-cpu", cpu, "-L", "/usr/aarch64-linux-gnu", "./main"], folder)
         result = np.frombuffer((folder / "out.bin").read_bytes(), np.uint8)
     outputs, position = [], 0
     for case, arrays in zip(cases, inputs, strict=True):

@@ -70,9 +70,7 @@ def _sink_binary(scope: Scope, expr: relax.Call) -> relax.Expr | None:
 
 
 def _rearrange(values: np.ndarray, view: View) -> np.ndarray:
-    return np.ascontiguousarray(
-        values.reshape(view.split).transpose(view.axes).reshape(view.shape)
-    )
+    return np.ascontiguousarray(values.reshape(view.split).transpose(view.axes).reshape(view.shape))
 
 
 def _sink_concat(scope: Scope, expr: relax.Call) -> relax.Expr | None:
@@ -139,5 +137,3 @@ def moves_data(expr: relax.Expr) -> bool:
         or is_call(expr, "relax.strided_slice")
         or is_integer_call(expr, "pad")
     )
-
-

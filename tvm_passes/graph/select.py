@@ -39,7 +39,10 @@ def select_kernels(mod: tvm.IRModule, isa: Isa) -> tvm.IRModule:
         key = (operator.name, config, specs)
         if key not in made:
             kernel = KERNELS[operator.name](config, specs, isa)
-            made[key] = (scope.builder.add_func(kernel.func, f"{operator.name}_{len(made)}"), kernel)
+            made[key] = (
+                scope.builder.add_func(kernel.func, f"{operator.name}_{len(made)}"),
+                kernel,
+            )
         function, kernel = made[key]
         if kernel.pack is not None:
             constants = {

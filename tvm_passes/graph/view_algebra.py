@@ -100,7 +100,7 @@ def _regroup(
     factors: list[_Factor], shape: Shape, order: list[_Factor]
 ) -> list[list[_Factor]] | None:
     """Distribute ``factors`` over the axes of ``shape``, splitting factors where needed."""
-    pending = [factor for factor in factors if factor.size != 1][::-1]
+    pending = _rejoin([factor for factor in factors if factor.size != 1], order)[::-1]
     axes: list[list[_Factor]] = []
     for size in shape:
         axis: list[_Factor] = []
@@ -120,6 +120,20 @@ def _regroup(
             size = 1
         axes.append(axis)
     return axes
+
+
+def _rejoin(factors: list[_Factor], order: list[_Factor]) -> list[_Factor]:
+    """Join factors that are neighbours in the source, in ``order`` too."""
+    order[:] = [factor for factor in order if factor.size != 1]
+    joined: list[_Factor] = []
+    for factor in factors:
+        position = order.index(factor)
+        if joined and position and order[position - 1] is joined[-1]:
+            joined[-1] = _Factor(joined[-1].size * factor.size)
+            order[position - 1 : position + 1] = [joined[-1]]
+        else:
+            joined.append(factor)
+    return joined
 
 
 def _merge(order: list[_Factor], axes: list[list[_Factor]]) -> View:

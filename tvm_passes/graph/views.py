@@ -25,11 +25,13 @@ def trace(scope: Scope, expr: relax.Expr) -> tuple[relax.Expr, list[Reshape | Pe
 
 
 def view_of(scope: Scope, expr: relax.Expr) -> tuple[relax.Expr, View | None]:
-    """The source under a chain of views and the chain's normal form."""
+    """The source under a chain of views and the chain's normal form.
+
+    Where there is no chain, or it has no normal form: ``expr`` itself and None.
+    """
     root, steps = trace(scope, expr)
-    if not steps:
-        return root, None
-    return root, normalize(TensorSpec.of(root).shape, steps)
+    view = normalize(TensorSpec.of(root).shape, steps) if steps else None
+    return (expr, None) if view is None else (root, view)
 
 
 def apply(scope: Scope, source: relax.Expr, view: View) -> relax.Expr:

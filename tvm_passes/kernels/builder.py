@@ -62,6 +62,27 @@ def store(buffer: Buffer, offset: Expr | int, value: Expr, lanes: int) -> None:
     T.buffer_store(buffer, value, [offset if lanes == 1 else tirx.Ramp(offset, 1, lanes)])
 
 
+class Accumulators:
+    """int32 vectors that LLVM keeps in registers: a local buffer of scalars, read by vectors.
+
+    (TVM turns buffers with a scope of their own into workspace calls, and may not share storage
+    between buffers of vectors.)
+    """
+
+    def __init__(self, count: int, lanes: int) -> None:
+        """Declare ``count`` vectors of ``lanes`` int32; their contents are undefined."""
+        self.lanes = lanes
+        self.buffer = T.alloc_buffer((count * lanes,), "int32")
+
+    def __getitem__(self, index: int) -> Expr:
+        """Vector ``index``."""
+        return load(self.buffer, index * self.lanes, self.lanes)
+
+    def __setitem__(self, index: int, value: Expr) -> None:
+        """Replace vector ``index``."""
+        store(self.buffer, index * self.lanes, value, self.lanes)
+
+
 def splat(value: Expr, lanes: int) -> Expr:
     """A scalar in every lane."""
     return value if lanes == 1 else tirx.Broadcast(value, lanes)

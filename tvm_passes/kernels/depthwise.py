@@ -9,7 +9,8 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
-from tvm_passes.kernels.builder import build_kernel, int32, load
+from tvm_passes.errors import LoweringError
+from tvm_passes.kernels.builder import Accumulators, build_kernel, int32, load
 from tvm_passes.kernels.epilogue import finish, store_channels
 from tvm_passes.kernels.fixed_point import widen
 from tvm_passes.kernels.isa import Isa
@@ -20,7 +21,7 @@ from tvm_passes.ops.gemm import Conv2dConfig
 
 def _check_bias(config: Conv2dConfig) -> None:
     if config.row_classes:
-        raise NotImplementedError("border classes of a grouped convolution")
+        raise LoweringError("conv2d: a grouped convolution has one bias per channel")
 
 
 def depthwise_kernel(
@@ -44,8 +45,8 @@ def depthwise_kernel(
         x_buf, w_buf, bias, multiplier, shift, out_buf = builder.buffers
 
         def block(row: Expr, column: Expr, first: Expr | int, valid: int) -> None:
-            acc = T.alloc_buffer((1,), f"int32x{lanes}", scope="local")
-            T.buffer_store(acc, load(bias, first, lanes), [0])
+            acc = Accumulators(1, lanes)
+            acc[0] = load(bias, first, lanes)
             for i in range(taps[0]):
                 for j in range(taps[1]):
                     y = row * config.strides[0] + i * config.dilation[0]
@@ -55,7 +56,7 @@ def depthwise_kernel(
                     product = widen(widen(codes, "int16"), "int32") * widen(
                         widen(weights, "int16"), "int32"
                     )
-                    T.buffer_store(acc, acc[0] + product, [0])
+                    acc[0] = acc[0] + product
             offset = (row * out.shape[2] + column) * channels + first
             store_channels(
                 out_buf, offset, acc[0], first, lanes, valid, (multiplier, shift), config, isa
@@ -104,7 +105,7 @@ def grouped_kernel(
     per_group = filters // config.groups
     with build_kernel([*specs, out]) as builder:
         x_buf, w_buf, bias, multiplier, shift, out_buf = builder.buffers
-        acc = T.alloc_buffer((1,), "int32", scope="local")
+        acc = T.alloc_buffer((1,), "int32")
         with T.grid(out.shape[1], out.shape[2], filters) as (row, column, channel):
             T.buffer_store(acc, bias[channel], [0])
             with T.grid(rows, columns, depth) as (i, j, k):
@@ -116,9 +117,5 @@ def grouped_kernel(
                 product = code.astype("int32") * weight.astype("int32")
                 T.buffer_store(acc, acc[0] + product, [0])
             codes = finish(acc[0], multiplier[channel], shift[channel], config, isa)
-            T.buffer_store(
-                out_buf, codes, [(row * out.shape[2] + column) * filters + channel]
-            )
+            T.buffer_store(out_buf, codes, [(row * out.shape[2] + column) * filters + channel])
     return Kernel(builder.func)
-
-

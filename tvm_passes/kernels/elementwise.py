@@ -66,9 +66,7 @@ def requantize_kernel(config: RequantizeConfig, specs: Sequence[TensorSpec], isa
     def compute(values: Sequence[Expr], tables: Sequence[Buffer]) -> Expr:
         del tables
         x = centred(values[0], config.zero_x)
-        return rescaled(
-            x, config, constant(config.multiplier, x), constant(config.shift, x), isa
-        )
+        return rescaled(x, config, constant(config.multiplier, x), constant(config.shift, x), isa)
 
     out = OPERATORS["requantize"].infer(config, specs)
     return elementwise(specs, out, isa.lanes, compute)

@@ -11,9 +11,7 @@ from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.gemm import LinearConfig
 
 
-def finish(
-    acc: Expr, multiplier: Expr, shift: Expr, config: LinearConfig, isa: Isa
-) -> Expr:
+def finish(acc: Expr, multiplier: Expr, shift: Expr, config: LinearConfig, isa: Isa) -> Expr:
     """int32 accumulators (scalar or vector) to output codes."""
     value = requantize(acc, multiplier, shift, config.left, isa)
     if config.zero_point:
@@ -53,7 +51,7 @@ def store_channels(
     if valid == lanes:
         store(out, offset, codes, lanes)
         return
-    spill = T.alloc_buffer((lanes,), config.dtype, scope="local")
+    spill = T.alloc_buffer((lanes,), config.dtype)
     store(spill, 0, codes, lanes)
     for lane in range(valid):
         T.buffer_store(out, spill[lane], [offset + lane])

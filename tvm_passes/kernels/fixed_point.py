@@ -47,9 +47,7 @@ def rounding_shift(value: Expr, shift: Expr, isa: Isa) -> Expr:
     return (value >> shift) + ((value >> (shift - one)) & one)
 
 
-def requantize(
-    acc: Expr, multiplier: Expr, shift: Expr, left: int, isa: Isa
-) -> Expr:
+def requantize(acc: Expr, multiplier: Expr, shift: Expr, left: int, isa: Isa) -> Expr:
     """Scale int32 accumulators by a fixed-point multiplier, rounding half up, to int32."""
     shifted = acc << constant(left, acc) if left else acc
     return rounding_shift(mulhi(shifted, multiplier, isa), shift, isa)

@@ -22,11 +22,14 @@ def int64(value: int) -> Expr:
 
 
 def held(value: Expr) -> Expr:
-    """``value`` through a local buffer, which LLVM removes again.
+    """Bind ``value`` to a name; a scalar through a local buffer, which LLVM removes again.
 
-    TVM's simplifier looks through bound variables, and takes seconds on a chain of products.
+    TVM's simplifier looks through bound scalars, and takes seconds on a chain of products.
     """
-    buffer = T.alloc_buffer((1,), str(value.ty.dtype), scope="local")
+    dtype = str(value.ty.dtype)
+    if "x" in dtype:
+        return T.bind(value)
+    buffer = T.alloc_buffer((1,), dtype)
     T.buffer_store(buffer, value, [0])
     return buffer[0]
 
@@ -114,4 +117,3 @@ def _reduce(name: str, vector: Expr, lanes: int) -> Expr:
         return vector
     scalar = str(vector.ty.dtype).partition("x")[0]
     return tirx.call_llvm_pure_intrin(scalar, f"llvm.vector.reduce.{name}", vector)
-

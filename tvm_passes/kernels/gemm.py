@@ -18,7 +18,7 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
-from tvm_passes.kernels.builder import build_kernel, int32, load, splat
+from tvm_passes.kernels.builder import Accumulators, build_kernel, int32, load, splat
 from tvm_passes.kernels.depthwise import depthwise_kernel, grouped_kernel
 from tvm_passes.kernels.epilogue import store_channels
 from tvm_passes.kernels.fixed_point import widen
@@ -147,12 +147,12 @@ class _MicroKernel:
         ``tail`` is the number of valid lanes of the last block, 0 if it is full.
         """
         lanes, access = self.isa.lanes, self.access
-        acc = T.alloc_buffer((tile.rows * tile.vectors,), f"int32x{lanes}", scope="local")
+        acc = Accumulators(tile.rows * tile.vectors, lanes)
         for r in range(tile.rows):
             bias_row = self._bias_row(row, column + r)
             for v in range(tile.vectors):
                 start = bias_row * self.padded + (first_block + v) * lanes
-                T.buffer_store(acc, load(self.bias, start, lanes), [r * tile.vectors + v])
+                acc[r * tile.vectors + v] = load(self.bias, start, lanes)
         base = row * access.row_stride + column * access.column_stride
         inner = access.inner_runs
         with T.serial(0, access.runs // inner) as outer_run:
@@ -185,7 +185,7 @@ class _MicroKernel:
         width = max(config.column_classes) + 1
         return step(config.row_classes, row) * width + step(config.column_classes, column)
 
-    def _run(self, acc: Buffer, start: Expr, weights: Expr, tile: Tile) -> None:
+    def _run(self, acc: Accumulators, start: Expr, weights: Expr, tile: Tile) -> None:
         whole, rest = divmod(self.access.run_length, self.depth)
         size = self.depth * tile.vectors * self.isa.lanes
         if whole:
@@ -194,9 +194,7 @@ class _MicroKernel:
         if rest:
             self._step(acc, start + whole * self.depth, weights + whole * size, tile, rest)
 
-    def _step(
-        self, acc: Buffer, start: Expr, weights: Expr, tile: Tile, valid: int
-    ) -> None:
+    def _step(self, acc: Accumulators, start: Expr, weights: Expr, tile: Tile, valid: int) -> None:
         """``depth`` codes of every row times one group of weights."""
         lanes = self.isa.lanes
         cells = [
@@ -209,7 +207,7 @@ class _MicroKernel:
             code = T.bind(self._codes(start + r * self.access.column_stride, valid))
             for v in range(tile.vectors):
                 index = r * tile.vectors + v
-                T.buffer_store(acc, self._multiply_add(acc[index], code, cells[v]), [index])
+                acc[index] = self._multiply_add(acc[index], code, cells[v])
 
     def _codes(self, start: Expr, valid: int) -> Expr:
         """The codes of one row in every lane, as the multiplication wants them."""
@@ -339,10 +337,9 @@ def conv2d(config: Conv2dConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kerne
     """Dense, depthwise or grouped convolution of a padded NHWC map."""
     x, w = specs[:2]
     out = OPERATORS["conv2d"].infer(config, specs)
-    if config.groups == x.shape[3] == w.shape[0]:
-        return depthwise_kernel(config, specs, out, isa)
     if config.groups != 1:
-        return grouped_kernel(config, specs, out, isa)
+        depthwise = config.groups == x.shape[3] == w.shape[0]
+        return (depthwise_kernel if depthwise else grouped_kernel)(config, specs, out, isa)
     _, _, width, channels = x.shape
     _, height_taps, width_taps, _ = w.shape
     contiguous = config.dilation[1] == 1

@@ -57,7 +57,10 @@ def collapse(out: Sequence[int], shapes: Sequence[Sequence[int]]) -> Nest:
     for operand in range(len(shapes)):
         owned = [e if p[operand] else 1 for e, p in zip(extents, patterns, strict=True)]
         strides.append(
-            [prod(owned[axis + 1 :]) if patterns[axis][operand] else 0 for axis in range(len(owned))]
+            [
+                prod(owned[axis + 1 :]) if pattern[operand] else 0
+                for axis, pattern in enumerate(patterns)
+            ]
         )
     return Nest(extents, strides)
 
@@ -122,4 +125,3 @@ def nested(extents: Sequence[int], body: Callable[[Sequence[Expr]], None]) -> No
             descend([*indices, index])
 
     descend([])
-

@@ -7,7 +7,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
-from tvm_passes.kernels.builder import build_kernel, int32, load, splat, store
+from tvm_passes.kernels.builder import Accumulators, build_kernel, int32, load, splat, store
 from tvm_passes.kernels.epilogue import finish
 from tvm_passes.kernels.fixed_point import constant, widen
 from tvm_passes.kernels.isa import Isa
@@ -31,9 +31,7 @@ def matmul(config: MatmulConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kerne
     batches, rows, depth = prod(a.shape[:-2]), a.shape[-2], a.shape[-1]
     columns, lanes = out.shape[-1], isa.lanes
     padded = -(-columns // lanes) * lanes
-    output = LinearConfig(
-        config.left, config.zero_point, config.qmin, config.qmax, config.dtype
-    )
+    output = LinearConfig(config.left, config.zero_point, config.qmin, config.qmax, config.dtype)
 
     with build_kernel([a, b, out]) as builder:
         a_buf, b_buf, out_buf = builder.buffers
@@ -46,16 +44,16 @@ def matmul(config: MatmulConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kerne
 
         def tile(batch: Expr, row: Expr, height: int) -> None:
             with T.serial(0, padded // lanes) as block:
-                acc = T.alloc_buffer((height,), f"int32x{lanes}", scope="local")
+                acc = Accumulators(height, lanes)
                 for r in range(height):
-                    T.buffer_store(acc, splat(int32(0), lanes), [r])
+                    acc[r] = splat(int32(0), lanes)
                 with T.serial(0, depth) as k:
                     cell = T.bind(widen(load(panel, k * padded + block * lanes, lanes), "int32"))
                     for r in range(height):
                         code = a_buf[(batch * rows + row + r) * depth + k].astype("int32")
                         code = T.bind(splat(code - int32(config.zero_a), lanes))
-                        T.buffer_store(acc, acc[r] + code * cell, [r])
-                spill = T.alloc_buffer((lanes,), config.dtype, scope="local")
+                        acc[r] = acc[r] + code * cell
+                spill = T.alloc_buffer((lanes,), config.dtype)
                 for r in range(height):
                     value = acc[r]
                     if not config.raw:
@@ -71,9 +69,7 @@ def matmul(config: MatmulConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kerne
                 with T.serial(0, padded) as n:
                     inside = n < columns
                     clamped = tirx.min(n, columns - 1)
-                    value = tirx.Select(
-                        inside, element(batch, k, clamped), tirx.const(0, "int16")
-                    )
+                    value = tirx.Select(inside, element(batch, k, clamped), tirx.const(0, "int16"))
                     T.buffer_store(panel, value, [k * padded + n])
             if rows // ROWS:
                 with T.serial(0, rows // ROWS) as index:

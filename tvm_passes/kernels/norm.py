@@ -90,10 +90,10 @@ class _Sums:
         self.x, self.length, self.lanes = x, length, isa.lanes
         greatest = max(map(abs, INT_RANGE[dtype]))
         self.square_dtype = "int32" if greatest <= 255 else "int64"
-        self.lane_sum = T.alloc_buffer((isa.lanes,), "int32", scope="local")
-        self.lane_squares = T.alloc_buffer((isa.lanes,), self.square_dtype, scope="local")
-        self.total = T.alloc_buffer((1,), "int64", scope="local")
-        self.squares = T.alloc_buffer((1,), "int64", scope="local")
+        self.lane_sum = T.alloc_buffer((isa.lanes,), "int32")
+        self.lane_squares = T.alloc_buffer((isa.lanes,), self.square_dtype)
+        self.total = T.alloc_buffer((1,), "int64")
+        self.squares = T.alloc_buffer((1,), "int64")
 
     def emit(self, start: Expr) -> tuple[Expr, Expr]:
         """Both sums of the row at ``start``, int64."""

@@ -54,9 +54,7 @@ def pwl(config: PwlConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
 
 
 @kernel("adalog_quantize")
-def adalog_quantize(
-    config: AdaLogQuantizeConfig, specs: Sequence[TensorSpec], isa: Isa
-) -> Kernel:
+def adalog_quantize(config: AdaLogQuantizeConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
     """One logarithm and one requantize per code."""
 
     def compute(values: Sequence[Expr], tables: Sequence[Buffer]) -> Expr:

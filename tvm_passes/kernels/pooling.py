@@ -17,7 +17,6 @@ from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.pooling import AvgPool2dConfig, MeanConfig
 
 
-
 @kernel("mean")
 def mean(config: MeanConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
     """x of any rank; vectors run along the last axis, reduced or not."""
@@ -35,8 +34,8 @@ def mean(config: MeanConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
     with build_kernel([specs[0], out]) as builder:
         x, out_buf = builder.buffers
         lanes = isa.lanes
-        acc = T.alloc_buffer((lanes,), sum_dtype, scope="local")
-        total = T.alloc_buffer((1,), sum_dtype, scope="local")
+        acc = T.alloc_buffer((lanes,), sum_dtype)
+        total = T.alloc_buffer((1,), sum_dtype)
 
         def offset_of(axes: Sequence[int], indices: Sequence[Expr]) -> Expr:
             offset: Expr = int32(0)
@@ -106,7 +105,7 @@ def avg_pool2d(config: AvgPool2dConfig, specs: Sequence[TensorSpec], isa: Isa) -
     _, rows, columns, _ = out.shape
     with build_kernel([*specs, out]) as builder:
         x, multipliers, shifts, out_buf = builder.buffers
-        acc = T.alloc_buffer((isa.lanes,), "int32", scope="local")
+        acc = T.alloc_buffer((isa.lanes,), "int32")
 
         def window(index: Expr, axis: int, extent: int) -> tuple[Expr, Expr]:
             """First source and number of sources along one axis."""

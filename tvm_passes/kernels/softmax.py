@@ -64,9 +64,9 @@ class _Rows:
         *self.inputs, self.out = buffers
         lanes = isa.lanes
         self.work = T.alloc_buffer((length,), "int32")  # logits, then exponents or weights
-        self.greatest = T.alloc_buffer((lanes,), "int32", scope="local")
-        self.sums = T.alloc_buffer((lanes,), "int64", scope="local")
-        self.total = T.alloc_buffer((1,), "int64", scope="local")
+        self.greatest = T.alloc_buffer((lanes,), "int32")
+        self.sums = T.alloc_buffer((lanes,), "int64")
+        self.total = T.alloc_buffer((1,), "int64")
 
     def row(self, starts: Sequence[Expr]) -> None:
         """One row; ``starts`` are the row's numbers in x and in the bias."""
@@ -84,9 +84,7 @@ class _Rows:
         store(self.greatest, 0, splat(int32(-(2**31)), lanes), lanes)
 
         def emit(offset: Expr, width: int) -> None:
-            value = widen(
-                load(self.inputs[0], starts[0] * self.length + offset, width), "int32"
-            )
+            value = widen(load(self.inputs[0], starts[0] * self.length + offset, width), "int32")
             if len(self.inputs) > 1:
                 value = saturating_add(value, self._bias(starts[1], offset, width))
             value = T.bind(value)
@@ -114,6 +112,8 @@ class _Rows:
             distance = splat(greatest.astype("uint32"), width) - widen(
                 load(self.work, offset, width), "uint32"
             )
+            if config.right:
+                distance = distance >> constant(config.right, distance, "uint32")
             near = tirx.min(distance, constant(config.limit, distance, "uint32"))
             near = widen(near, "int32")
             exponent = T.bind(

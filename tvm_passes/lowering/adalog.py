@@ -8,16 +8,19 @@ from tvm_passes.lowering.quantized import Quantized, array_of, is_integer_call, 
 from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.adalog import adalog_quantize_config
 from tvm_passes.ops.base import OPERATORS, call, config_of
-from tvm_passes.ops.pointwise import FUNCTIONS, LutConfig, adalog_table
+from tvm_passes.ops.pointwise import FUNCTIONS, WEIGHT_MAX, LutConfig, adalog_table
 from tvm_passes.ops.pwl import pwl_tables
 from tvm_passes.rewrite import Scope
 
 
-def operand(scope: Scope, expr: relax.Expr) -> Quantized | None:
+def operand(
+    scope: Scope, expr: relax.Expr, greatest: int = WEIGHT_MAX
+) -> Quantized | None:
     """``expr`` as integer codes for a product, or None if it is not dequantized.
 
     AdaLog codes go through the table of their fixed-point values (int16); the shift of a
-    reparameterized activation remains as ``Quantized.offset``, to be folded in the bias.
+    reparameterized activation remains as ``Quantized.offset``, to be folded in the bias. Code 0
+    becomes ``greatest``, which a long sum of products has to keep small.
     """
     uniform = quantized(scope, expr)
     if uniform is not None:
@@ -26,10 +29,10 @@ def operand(scope: Scope, expr: relax.Expr) -> Quantized | None:
     if not is_integer_call(producer, "dequantize_log"):
         return None
     config = config_of(producer)
-    table, unit = adalog_table(config.q, config.bits)
+    table, unit = adalog_table(config.q, config.bits, greatest)
     values = scope.emit(call("lut", LutConfig("int16"), producer.args[0], table))
-    scale = np.float64(_scale(producer) * unit)
-    return Quantized(values, scale, np.int64(0), offset=-config.shift)
+    scale = np.array(log_scale(producer) * unit)
+    return Quantized(values, scale, np.array(0), offset=-config.shift)
 
 
 def lower_quantize_log(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
@@ -48,21 +51,26 @@ def lower_quantize_log(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     config, function = config_of(quantize), config_of(pointwise).function
     scale, zero_point = x.scalar(config.name)
     low, high = INT_RANGE[x.spec.dtype]
-    values = FUNCTIONS[function]((np.arange(low, high + 1) - zero_point) * scale)
+    values = FUNCTIONS[function]((np.arange(low, high + 1.0) - zero_point) * scale)
     if x.spec.dtype == "int8":
-        scales = np.float32(_scale(quantize))
+        scales = np.float32(log_scale(quantize))
         table = OPERATORS["quantize_log"].reference(config, values, scales)
         return call("lut", LutConfig("uint8"), x.codes, table)
     middle = float(np.abs(values).max()) / 32767.0
     fitted = pwl_tables(function, scale, middle, 0, -32767, 32767, "int16")
     fine = scope.emit(call("pwl", fitted.config, x.codes, fitted.slope, fitted.base))
     encode = adalog_quantize_config(
-        middle, 0, _scale(quantize), config.q, config.bits, config.shift
+        middle, 0, log_scale(quantize), config.q, config.bits, config.shift
     )
     return call("adalog_quantize", encode, fine)
 
 
-def _scale(conversion: relax.Call) -> float:
+def log_scale(conversion: relax.Call) -> float:
+    """Scale of a ``quantize_log`` or ``dequantize_log``: the value of code 0.
+
+    Raises:
+        LoweringError: it is not one constant.
+    """
     scale = array_of(conversion.args[1])
     if scale is None or scale.size != 1:
         raise LoweringError("AdaLog codes need one constant scale")

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from tvm_passes.errors import LoweringError
-from tvm_passes.lowering.adalog import operand
+from tvm_passes.lowering.adalog import log_scale, operand
 from tvm_passes.lowering.quantized import (
     Float,
     Format,
@@ -68,7 +68,9 @@ def lower_softmax(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
 def _softmax_config(quantize: relax.Call, scale: float, name: str) -> SoftmaxConfig:
     if is_integer_call(quantize, "quantize_log"):
         config = config_of(quantize)
-        return adalog_softmax_config(scale=scale, bits=config.bits, q=config.q)
+        if config.shift:
+            raise LoweringError(f"{name}: shifted AdaLog codes of a softmax")
+        return adalog_softmax_config(scale, config.q, config.bits, log_scale(quantize))
     target = output_format(quantize)
     config = softmax_config(scale=scale, dtype=target.dtype)
     expected = {"int16": (2.0**-15, 0), "int8": (2.0**-8, -128)}.get(target.dtype)
@@ -115,9 +117,7 @@ def _match(scope: Scope, product: relax.Expr, name: str) -> _Operands | None:
     return _Operands(a, b)
 
 
-def _emit_matmul(
-    scope: Scope, operands: _Operands, target: Format | None, name: str
-) -> relax.Call:
+def _emit_matmul(scope: Scope, operands: _Operands, target: Format | None, name: str) -> relax.Call:
     """The integer product; raw int32 accumulators without ``target``."""
     a, b = operands.a, operands.b
     if b.spec.dtype != "int8":

@@ -16,7 +16,9 @@ from tvm_passes.lowering.quantized import (
     output_format,
     quantized,
 )
-from tvm_passes.ops.base import TensorSpec, call
+from tvm_passes.lowering.views import VIEWS
+from tvm_passes.numerics import INT_RANGE
+from tvm_passes.ops.base import TensorSpec, call, config_of, operator_of
 from tvm_passes.ops.elementwise import add_config, mul_config, requantize_config, scaled_add_config
 from tvm_passes.rewrite import Scope
 
@@ -79,7 +81,7 @@ def lower_multiply(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     term = _term(scope, product)
     if term is None or term.codes is None or term.factor.size != 1:
         return None
-    return _requantize(term.codes, target, float(term.factor.reshape(())))
+    return _requantize(scope, term.codes, target, float(term.factor.reshape(())))
 
 
 def lower_requantize(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
@@ -87,7 +89,7 @@ def lower_requantize(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     if not is_integer_call(quantize, "quantize"):
         return None
     x = quantized(scope, quantize.args[0])
-    return None if x is None else _requantize(x, output_format(quantize), 1.0)
+    return None if x is None else _requantize(scope, x, output_format(quantize), 1.0)
 
 
 def lower_concat(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
@@ -102,7 +104,7 @@ def lower_concat(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     for part in concat.args[0].fields:
         x, constant = quantized(scope, part), constant_of(scope, part)
         if x is not None:
-            codes = _requantize(x, target, 1.0)
+            codes = _requantize(scope, x, target, 1.0)
             parts.append(codes if isinstance(codes, relax.Var) else scope.emit(codes))
         elif constant is not None:
             parts.append(relax.const(_encode(constant, target)))
@@ -111,14 +113,14 @@ def lower_concat(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     return relax.op.concat(parts, int(concat.attrs.axis))
 
 
-def _requantize(x: Quantized, target: Format, factor: float) -> relax.Expr:
+def _requantize(scope: Scope, x: Quantized, target: Format, factor: float) -> relax.Expr:
+    """``x * factor`` in the target's format; ``x`` itself if its codes are the same."""
     scale, zero_point = x.scalar(target.name)
-    if (scale * factor, zero_point, x.spec.dtype) == (
-        target.scale,
-        target.zero_point,
-        target.dtype,
-    ):
-        return x.codes
+    source = (scale * factor, zero_point, x.spec.dtype)
+    if source == (target.scale, target.zero_point, target.dtype):
+        low, high = _code_range(scope, x)
+        if target.qmin <= low and high <= target.qmax:
+            return x.codes
     config = requantize_config(
         scale * factor,
         zero_point,
@@ -129,6 +131,16 @@ def _requantize(x: Quantized, target: Format, factor: float) -> relax.Expr:
         target.dtype,
     )
     return call("requantize", config, x.codes)
+
+
+def _code_range(scope: Scope, x: Quantized) -> tuple[int, int]:
+    """Least and greatest code that a tensor can have, as far as its producer tells."""
+    producer = scope.producer(x.codes)
+    while any(is_call(producer, name) for name in VIEWS):
+        producer = scope.producer(producer.args[0])
+    config = None if operator_of(producer) is None else config_of(producer)
+    low, high = INT_RANGE[x.spec.dtype]
+    return getattr(config, "qmin", low), getattr(config, "qmax", high)
 
 
 def _encode(values: Float, target: Format) -> np.ndarray:
@@ -160,9 +172,7 @@ def _as_codes(term: _Term, target: Format) -> _Term:
         raise LoweringError(f"{target.name}: sum of two operands that are not quantized")
     scale = max(float(np.abs(term.constant).max()) / 32767.0, 1e-12)
     codes = np.floor(term.constant / scale + 0.5).astype(np.int16)
-    return _Term(
-        Quantized(relax.const(codes), np.float64(scale), np.int64(0)), None, np.ones(())
-    )
+    return _Term(Quantized(relax.const(codes), np.array(scale), np.array(0)), None, np.ones(()))
 
 
 def _emit_add(
@@ -178,7 +188,10 @@ def _emit_add(
     dtypes = (left.codes.spec.dtype, right.codes.spec.dtype)
     a, b = left.codes.codes, right.codes.codes
     if left.factor.size == 1 and right.factor.size == 1:
-        scales = (scale_a * float(left.factor.reshape(())), scale_b * float(right.factor.reshape(())))
+        scales = (
+            scale_a * float(left.factor.reshape(())),
+            scale_b * float(right.factor.reshape(())),
+        )
         return call("add", add_config(scales[0], zero_a, scales[1], zero_b, *output, *dtypes), a, b)
     axis = _channel_axis((left.factor, right.factor), len(shape), target)
     config, multiplier_a, multiplier_b = scaled_add_config(

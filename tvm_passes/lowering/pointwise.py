@@ -2,10 +2,8 @@
 
 from tvm import relax
 
-from tvm_passes.errors import LoweringError
 from tvm_passes.lowering.quantized import (
     Quantized,
-    array_of,
     is_integer_call,
     output_format,
     quantized,

@@ -25,8 +25,10 @@ def lower_mean(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     if match is None:
         return None
     mean, x, target = match
+    scale, zero_point = x.scalar(target.name)
     config = mean_config(
-        *x.scalar(target.name),
+        scale,
+        zero_point,
         *_output(target),
         shape=x.spec.shape,
         axes=[int(axis) for axis in mean.attrs.axis],
@@ -46,8 +48,10 @@ def lower_avg_pool2d(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     padding = [int(extent) for extent in attrs.padding]
     if attrs.ceil_mode or padding[:2] != padding[2:] or (any(padding) and attrs.count_include_pad):
         raise LoweringError(f"{target.name}: avg_pool2d with ceil_mode or counted padding")
+    scale, zero_point = x.scalar(target.name)
     config, multiplier, shift = avg_pool2d_config(
-        *x.scalar(target.name),
+        scale,
+        zero_point,
         *_output(target),
         kernel=(int(attrs.pool_size[0]), int(attrs.pool_size[1])),
         strides=(int(attrs.strides[0]), int(attrs.strides[1])),
@@ -69,8 +73,10 @@ def lower_resize(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
         raise LoweringError(f"{target.name}: only bilinear resizing is supported")
     _, _, height, width = x.spec.shape
     _, _, out_height, out_width = TensorSpec.of(resize).shape
+    scale, zero_point = x.scalar(target.name)
     config = resize_config(
-        *x.scalar(target.name),
+        scale,
+        zero_point,
         *_output(target),
         size=(out_height, out_width),
         in_dtype=x.spec.dtype,

@@ -17,11 +17,13 @@ from tvm_passes.lowering.quantized import (
     is_call,
     is_integer_call,
     output_format,
+    quantized,
 )
 from tvm_passes.numerics import INT_RANGE, FixedPoint
 from tvm_passes.ops.base import TensorSpec, call, config_of
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
 from tvm_passes.ops.pad import PadConfig
+from tvm_passes.ops.pointwise import WEIGHT_MAX
 from tvm_passes.rewrite import Scope
 
 
@@ -64,6 +66,9 @@ def lower_conv2d(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     padding = [int(extent) for extent in attrs.padding]
     _, _, height, width = TensorSpec.of(product.core).shape
     table, rows, columns = _border_classes(_bias_map(product, len(kernel), height, width))
+    groups = int(attrs.groups)
+    if rows and groups != 1:
+        raise LoweringError(f"{name}: a grouped convolution with a bias per pixel")
     base, arrays = _finish(product.format, x, kernel, scales, table)
     nhwc = scope.emit(relax.op.permute_dims(x.codes, [0, 2, 3, 1]))
     if any(padding):
@@ -72,7 +77,6 @@ def lower_conv2d(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
         pads = PadConfig((padding[0], padding[1]), (padding[2], padding[3]), int(x.zero_point))
         nhwc = scope.emit(call("pad", pads, nhwc))
     strides = (int(attrs.strides[0]), int(attrs.strides[1]))
-    groups = int(attrs.groups)
     if kernel.shape[1:3] == (1, 1) and strides == (1, 1) and groups == 1 and not rows:
         weights_array = kernel.reshape(len(kernel), -1)
         result = call("linear", base, nhwc, weights_array, *arrays[1:])
@@ -131,10 +135,14 @@ def _code(value: float, target: Format) -> int:
 
 def _operands(scope: Scope, product: _Product) -> tuple[Quantized | None, Quantized | None]:
     """Activation and constant weights of a product, or None where it has no such operand."""
-    weights = operand(scope, product.core.args[1])
-    if weights is None or array_of(weights.codes) is None:
+    weights = quantized(scope, product.core.args[1])
+    codes = None if weights is None else array_of(weights.codes)
+    if weights is None or codes is None:
         return None, None
-    x = operand(scope, product.core.args[0])
+    # half of the accumulator for the products of the largest AdaLog values, half for the bias
+    outputs = np.moveaxis(codes, max(weights.axis, 0), 0).reshape(codes.shape[weights.axis], -1)
+    longest = int(np.abs(outputs.astype(np.int64)).sum(1).max(initial=1))
+    x = operand(scope, product.core.args[0], min(WEIGHT_MAX, 2**30 // max(longest, 1)))
     if x is not None and x.axis >= 0:
         raise LoweringError(f"{product.format.name}: input with a scale per channel")
     return x, weights

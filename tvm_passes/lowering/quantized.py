@@ -130,6 +130,4 @@ def quantized(scope: Scope, expr: relax.Expr) -> Quantized | None:
     axis = config_of(call).axis
     if axis < 0:
         scale, zero_point = scale.reshape(()), zero_point.reshape(())
-    return Quantized(
-        call.args[0], scale.astype(np.float64), zero_point.astype(np.int64), axis
-    )
+    return Quantized(call.args[0], scale.astype(np.float64), zero_point.astype(np.int64), axis)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tvm
 import tvm.ir.op
-import tvm.relax.script.parser as relax_parser
+import tvm.relax.script as relax_script
 from numpy.typing import NDArray
 from tvm import relax
 
@@ -108,10 +108,11 @@ def _frozen(value: Any) -> Any:
 
 
 def _script_namespace() -> SimpleNamespace:
-    """``R.pocketvit`` of the TVMScript parser, made on first use."""
-    if not hasattr(relax_parser, "pocketvit"):
-        relax_parser.pocketvit = SimpleNamespace()
-    namespace: SimpleNamespace = relax_parser.pocketvit
+    """``R.pocketvit`` of TVMScript, made on first use."""
+    if not hasattr(relax_script, "pocketvit"):
+        relax_script.pocketvit = SimpleNamespace()
+        relax_script.parser.pocketvit = relax_script.pocketvit  # what ``from_source`` calls R
+    namespace: SimpleNamespace = relax_script.pocketvit
     return namespace
 
 

@@ -251,7 +251,7 @@ def scaled_add_config(
 
 def _term(real: NDArray[np.float64], shift: int, bound: int) -> tuple[int, NDArray[np.int32]]:
     """Pre-shift and multipliers so that ``mulhi(x << left, m) = x * real * 2^shift``."""
-    room = 31 - bound.bit_length()
+    room = max(31 - bound.bit_length(), 0)
     needed = frexp(np.abs(real).max() * 2.0**shift)[1]  # |m| < 2^31 asks for at least this
     left = min(max(needed, 0), room)
     multiplier = np.floor(real * 2.0 ** (31 + shift - left) + 0.5)
@@ -279,9 +279,7 @@ def mul_config(
     if reach(dtype_a, zero_a) * reach(dtype_b, zero_b) > INT32_MAX:
         raise LoweringError(f"products of {dtype_a} and {dtype_b} codes overflow int32")
     left, multiplier, shift = fixed_point(scale_a * scale_b / out_scale)
-    return MulConfig(
-        zero_a, zero_b, left, multiplier, shift, out_zero_point, qmin, qmax, dtype
-    )
+    return MulConfig(zero_a, zero_b, left, multiplier, shift, out_zero_point, qmin, qmax, dtype)
 
 
 def requantize_config(
@@ -299,9 +297,7 @@ def requantize_config(
         LoweringError: a scale is out of range.
     """
     left, multiplier, shift = fixed_point(scale / out_scale)
-    return RequantizeConfig(
-        zero_point, left, multiplier, shift, out_zero_point, qmin, qmax, dtype
-    )
+    return RequantizeConfig(zero_point, left, multiplier, shift, out_zero_point, qmin, qmax, dtype)
 
 
 def _sum(config: ScaledAddConfig, a: Array, b: Array, ma: ArrayLike, mb: ArrayLike) -> Array:
@@ -317,7 +313,9 @@ def _add_reference(config: AddConfig, a: Array, b: Array) -> Array:
     return _sum(config, a, b, config.multiplier_a, config.multiplier_b)
 
 
-def _scaled_add_reference(config: ScaledAddConfig, a: Array, b: Array, ma: Array, mb: Array) -> Array:
+def _scaled_add_reference(
+    config: ScaledAddConfig, a: Array, b: Array, ma: Array, mb: Array
+) -> Array:
     """As ``add``, with int32 multipliers [C] or [1] along the last axis."""
     return _sum(config, a, b, ma, mb)
 
@@ -346,7 +344,13 @@ def _broadcast(config: Any, specs: Sequence[TensorSpec]) -> TensorSpec:
     return TensorSpec(tuple(map(int, shape)), config.dtype)
 
 
+def _requantize_infer(config: RequantizeConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
+    if specs[0].dtype == "int32" and config.zero_x:
+        raise LoweringError("requantize: int32 codes have no zero point")
+    return same_as()(config, specs)
+
+
 register(Operator("add", AddConfig, _broadcast, _add_reference))
 register(Operator("scaled_add", ScaledAddConfig, _broadcast, _scaled_add_reference))
 register(Operator("mul", MulConfig, _broadcast, _mul_reference))
-register(Operator("requantize", RequantizeConfig, same_as(), _requantize_reference))
+register(Operator("requantize", RequantizeConfig, _requantize_infer, _requantize_reference))

@@ -3,7 +3,7 @@
 The zero point of x cancels, so raw codes are summed. With n the length of a row::
 
     mean     in codes, with ``mean_bits`` fraction bits
-    w        = 2^k * n * (variance + epsilon), exact up to one unit (a Q-format of sums, no division)
+    w        = 2^k * n * (variance + epsilon), exact up to one unit
     y        = (x - mean) * c / sqrt(w) + zero_point,   c = sqrt(n * 2^k) / out_scale
 
 The reciprocal square root is integer Newton; the multiplier and shift of a row are found at run

@@ -77,21 +77,23 @@ def lut_table(
         in_dtype: int8 or uint8.
     """
     first = -128 if in_dtype == "int8" else 0
-    x = (np.arange(first, first + 256) - zero_point) * scale
+    x = (np.arange(first, first + 256, dtype=np.float64) - zero_point) * scale
     codes = np.floor(FUNCTIONS[function](x) / out_scale + 0.5) + out_zero_point
     table: Array = np.clip(codes, qmin, qmax).astype(dtype)
     return table
 
 
-def adalog_table(q: int, bits: int) -> tuple[NDArray[np.int16], float]:
+def adalog_table(
+    q: int, bits: int, greatest: int = WEIGHT_MAX
+) -> tuple[NDArray[np.int16], float]:
     """Fixed-point values of AdaLog codes, and the real value of one step at scale 1.
 
-    The table has 256 entries for ``lut`` on uint8 codes: ``32639 * 2^(-code * q / 37)``, and 0 for
-    the zero code ``2^bits - 1`` and above. Every value splits into two int8 planes.
+    The table has 256 entries for ``lut`` on uint8 codes: ``greatest * 2^(-code * q / 37)``, and 0
+    for the zero code ``2^bits - 1`` and above. Every value splits into two int8 planes.
     """
     codes = np.arange(256)
-    values = np.floor(WEIGHT_MAX * 2.0 ** (-codes * q / LOG_RESOLUTION) + 0.5)
-    return np.where(codes < (1 << bits) - 1, values, 0).astype(np.int16), 1.0 / WEIGHT_MAX
+    values = np.floor(greatest * 2.0 ** (-codes * q / LOG_RESOLUTION) + 0.5)
+    return np.where(codes < (1 << bits) - 1, values, 0).astype(np.int16), 1.0 / greatest
 
 
 def _reference(config: LutConfig, x: Array, table: Array) -> Array:

@@ -186,7 +186,9 @@ def _mean_infer(config: MeanConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
     return TensorSpec(tuple(shape), config.dtype)
 
 
-def _avg_pool2d_reference(config: AvgPool2dConfig, x: Array, multiplier: Array, shift: Array) -> Array:
+def _avg_pool2d_reference(
+    config: AvgPool2dConfig, x: Array, multiplier: Array, shift: Array
+) -> Array:
     """x [N, H, W, C] int8 or int16 -> [N, OH, OW, C]."""
     batch, rows, columns, channels = _avg_pool2d_infer(config, [TensorSpec(x.shape, "")]).shape
     pads = [(0, 0), *((pad, pad) for pad in config.padding), (0, 0)]

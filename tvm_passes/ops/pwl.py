@@ -94,7 +94,7 @@ def pwl_tables(
     Raises:
         LoweringError: the function is too steep: it leaves the int32 range by far.
     """
-    target = FUNCTIONS[function](CODES * scale) / out_scale
+    target = FUNCTIONS[function](CODES.astype(np.float64) * scale) / out_scale
     config = PwlConfig(0, 0, out_zero_point, qmin, qmax, dtype)
     for segments in SEGMENTS:
         whole = 17 - segments.bit_length()  # segments of this width cover the axis

@@ -2,9 +2,9 @@
 
 With d = max(x) - x, all in integers::
 
-    t = d * scale / ln 2                    binary exponent, Q14, one requantize
-    e = 2^-t                                Q30, a polynomial and a shift; exactly 2^30 at the maximum
-    p = e / sum(e)                          one reciprocal per row, one requantize per element
+    t = d * scale / ln 2    binary exponent, Q14, one requantize
+    e = 2^-t                Q30, a polynomial and a shift; exactly 2^30 at the maximum
+    p = e / sum(e)          one reciprocal per row, one requantize per element
 
 AdaLog codes need no division: ``-log_b(p) = (t + log2(sum(e))) / log2(b)`` is affine in t, so that
 ``code = requantize(t + L_row)`` with one logarithm per row.
@@ -46,6 +46,7 @@ class SoftmaxConfig:
     """Scale of the logits and format of the output.
 
     Attributes:
+        right: d is shifted right by this, above 0 only for scales below 1e-8.
         left: static pre-shift of d.
         multiplier: fixed-point multiplier from d to t.
         shift: its shift.
@@ -60,6 +61,7 @@ class SoftmaxConfig:
         dtype: int16, int8 or uint8 (AdaLog).
     """
 
+    right: int
     left: int
     multiplier: int
     shift: int
@@ -94,9 +96,7 @@ def softmax_config(scale: float, dtype: str = "int16", bits: int | None = None) 
     return SoftmaxConfig(*_exponent(scale), bits, 0, 1, 0, zero_point, zero_point, qmax, dtype)
 
 
-def adalog_softmax_config(
-    scale: float, q: int, bits: int, out_scale: float = 1.0
-) -> SoftmaxConfig:
+def adalog_softmax_config(scale: float, q: int, bits: int, out_scale: float = 1.0) -> SoftmaxConfig:
     """AdaLog codes of the probabilities of logits with ``scale``.
 
     Args:
@@ -120,15 +120,16 @@ def adalog_softmax_config(
     )
 
 
-def _exponent(scale: float) -> tuple[int, int, int, int]:
-    """``left``, ``multiplier``, ``shift`` and ``limit`` of t."""
-    real = scale / log(2.0) * 2.0**EXP2_BITS
+def _exponent(scale: float) -> tuple[int, int, int, int, int]:
+    """``right``, ``left``, ``multiplier``, ``shift`` and ``limit`` of t."""
+    right = 1 if 0 <= scale < 1e-8 else 0  # d may need all 32 bits
+    real = scale / log(2.0) * 2.0 ** (EXP2_BITS + right)
     try:
         fixed = FixedPoint.from_real(real)
     except ValueError as error:
         raise LoweringError(f"softmax of logits with scale {scale}: {error}") from error
     limit = min(ceil(EXPONENT_LIMIT / real), INT32_MAX) if real > 0 else INT32_MAX
-    return fixed.left, int(fixed.multiplier), int(fixed.shift), limit
+    return right, fixed.left, int(fixed.multiplier), int(fixed.shift), limit
 
 
 def _reference(config: SoftmaxConfig, x: Array, bias: Array | None = None) -> Array:
@@ -136,7 +137,8 @@ def _reference(config: SoftmaxConfig, x: Array, bias: Array | None = None) -> Ar
     logits = x.astype(np.int64)
     if bias is not None:
         logits = np.clip(logits + bias, -(2**31), INT32_MAX)
-    distance = np.minimum(logits.max(-1, keepdims=True) - logits, config.limit)
+    distance = (logits.max(-1, keepdims=True) - logits) >> config.right
+    distance = np.minimum(distance, config.limit)
     exponent = requantize(distance, config.multiplier, config.shift, config.left)
     weights = exp2_negative(exponent)
     total = weights.sum(-1, keepdims=True)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
 
 import tvm_passes.kernels.elementwise  # noqa: F401, registers the kernels
+from tests.tvm_passes.run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
 from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.elementwise import (
     add_config,

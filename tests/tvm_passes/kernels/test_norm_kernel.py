@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
 
 import tvm_passes.kernels.norm  # noqa: F401, registers the kernel
+from tests.tvm_passes.run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
 from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.norm import layer_norm_config
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
 
 import tvm_passes.kernels.pointwise  # noqa: F401, registers the kernels
+from tests.tvm_passes.run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
 from tvm_passes.ops.adalog import adalog_quantize_config
 from tvm_passes.ops.pointwise import LutConfig, adalog_table
 from tvm_passes.ops.pwl import pwl_tables
@@ -27,7 +27,9 @@ def calls() -> list[Call]:
         ("hardsigmoid", 10.0, "int8"),
         ("gelu", 0.5, "int8"),
     ]:
-        output = (limit / 255, -100, -128, 127) if dtype == "int8" else (limit / 32767, 0, -32767, 32767)
+        output = (limit / 32767, 0, -32767, 32767)
+        if dtype == "int8":
+            output = (limit / 255, -100, -128, 127)
         tables = pwl_tables(function, limit / 32767, *output, dtype)
         for x in (ALL_INT16.reshape(2, -1), ALL_INT16[:77]):
             result.append(("pwl", tables.config, [x, tables.slope, tables.base]))

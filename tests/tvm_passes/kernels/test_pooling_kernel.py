@@ -1,10 +1,10 @@
 """Kernels of averages and interpolation equal their references bit for bit."""
 
 import pytest
-from run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
 
 import tvm_passes.kernels.pooling
 import tvm_passes.kernels.resize  # noqa: F401, registers the kernels
+from tests.tvm_passes.run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
 from tvm_passes.ops.pooling import avg_pool2d_config, mean_config
 from tvm_passes.ops.resize import resize_config, resize_table
 
@@ -52,9 +52,7 @@ def calls(dtype: str) -> list[Call]:
             result.append(("avg_pool2d", pool, [codes(dtype, *shape), multiplier, shift]))
     for shape, size in RESIZES:
         for corners in (True, False):
-            resize = resize_config(
-                *(0.02, zero, 0.015, 2, *INT8), size=size, in_dtype=dtype
-            )
+            resize = resize_config(*(0.02, zero, 0.015, 2, *INT8), size=size, in_dtype=dtype)
             tables = [resize_table(shape[axis + 1], size[axis], corners) for axis in (0, 1)]
             result.append(("resize_bilinear", resize, [codes(dtype, *shape), *tables]))
     return result

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
 
 import tvm_passes.kernels.softmax  # noqa: F401, registers the kernel
+from tests.tvm_passes.run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
 from tvm_passes.ops.softmax import adalog_softmax_config, softmax_config
 
 CONFIGS = [

@@ -111,9 +111,10 @@ def test_requantize_rounds_once_and_saturates(
     got = requantize(config, x).astype(float)
     exact = (x.astype(float) - zx) * real + zo
     inside = np.abs(exact) < 2.0**29  # far outside, an int32 output saturates early
-    assert np.abs(got - np.clip(exact, qmin, qmax))[inside].max(initial=0) <= HALF + np.abs(
-        exact[inside]
-    ).max(initial=0) * 2.0**-31
+    assert (
+        np.abs(got - np.clip(exact, qmin, qmax))[inside].max(initial=0)
+        <= HALF + np.abs(exact[inside]).max(initial=0) * 2.0**-31
+    )
     assert np.all(got[exact >= 2.0**29] >= min(qmax, 2**28))
 
 

@@ -48,16 +48,22 @@ def test_mean_rounds_once(
     )
     exact = (x.astype(float) - zero).mean(axes, keepdims=keepdims) * ratio - 3
     got = mean(config, x)
-    assert got.shape == exact.shape == OPERATORS["mean"].infer(
-        config, [TensorSpec(x.shape, dtype)]
-    ).shape
+    assert (
+        got.shape
+        == exact.shape
+        == OPERATORS["mean"].infer(config, [TensorSpec(x.shape, dtype)]).shape
+    )
     assert np.abs(got - np.clip(exact, -128, 127)).max() <= HALF
 
 
 def test_sums_beyond_int32_are_taken_in_int64() -> None:
     x = np.full((1, 400, 400, 2), -32767, np.int16)
     config = mean_config(
-        1.0, 0, 300.0, 0, -128, 127, "int8", shape=x.shape, axes=(1, 2), keepdims=False, in_dtype="int16"
+        *(1.0, 0, 300.0, 0, -128, 127, "int8"),
+        shape=x.shape,
+        axes=(1, 2),
+        keepdims=False,
+        in_dtype="int16",
     )
     assert config.right > 0
     assert mean(config, x).tolist() == [[-109, -109]]

@@ -12,16 +12,18 @@ CODES = np.arange(-32768, 32768).astype(np.int16)
 
 # function, greatest input, least and greatest output
 CASES = [
-    *(("silu", limit, -0.28, top) for limit, top in [(2, 1.7), (8, 8), (20, 20), (40, 5), (100, 100)]),
-    *(("gelu", limit, -0.17, top) for limit, top in [(0.5, 0.35), (4, 4), (12, 6), (40, 40)]),
-    *(("hardswish", limit, -0.375, top) for limit, top in [(4, 4), (8, 4), (20, 20)]),
+    *(("silu", x, -0.28, y) for x, y in [(2, 1.7), (8, 8), (20, 20), (40, 5), (100, 100)]),
+    *(("gelu", x, -0.17, y) for x, y in [(0.5, 0.35), (4, 4), (12, 6), (40, 40)]),
+    *(("hardswish", x, -0.375, y) for x, y in [(4, 4), (8, 4), (20, 20)]),
     *(("sigmoid", limit, 0, 1) for limit in (4, 8, 20)),
     ("hardsigmoid", 10, 0, 1),
     ("relu6", 10, 0, 6),
 ]
 
 
-def fit(function: str, limit: float, low: float, high: float, dtype: str) -> tuple[PwlTables, float]:
+def fit(
+    function: str, limit: float, low: float, high: float, dtype: str
+) -> tuple[PwlTables, float]:
     """The tables, and the greatest error after rounding and clamping."""
     scale = limit / 32767
     if dtype == "int8":

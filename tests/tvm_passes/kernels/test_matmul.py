@@ -1,0 +1,68 @@
+"""``matmul``: bit for bit over odd shapes, zero points at the extremes, raw accumulators."""
+
+from math import sqrt
+
+import numpy as np
+import pytest
+
+from tests.tvm_passes.run_kernel import EVERY_ISA, Call, check_all
+from tvm_passes.numerics import INT_RANGE, FixedPoint
+from tvm_passes.ops.matmul import MatmulConfig
+
+# leading dimensions, M, K, N, dtype of a, zero points, dtype of the output (None: raw)
+CASES = [
+    ((), 1, 1, 1, "int8", (0, 0), "int8"),
+    ((1, 3), 1, 16, 7, "int8", (5, -3), "int16"),
+    ((2,), 5, 33, 16, "int8", (-128, 127), None),
+    ((1, 2), 6, 49, 49, "int8", (0, 0), None),
+    ((1, 1), 4, 64, 17, "int16", (0, -128), "int8"),
+    ((1, 4), 3, 5, 32, "int16", (0, 9), "int8"),
+    ((3,), 9, 2, 35, "int8", (127, -128), "int8"),
+    ((), 7, 3, 6, "int16", (0, 0), "int16"),
+]
+
+
+def config(a: str, depth: int, zeros: tuple[int, int], out: str | None, swap: bool) -> MatmulConfig:
+    if out is None:
+        return MatmulConfig(swap, *zeros, True, 0, 0, 0, 0, 0, 0, "int32")
+    qmin, qmax = INT_RANGE[out]
+    typical = (qmax - qmin) / 3 / (sqrt(depth) * (73 if a == "int8" else 18918) * 73)
+    fixed = FixedPoint.from_real(typical)
+    multiplier, shift = int(fixed.multiplier), int(fixed.shift)
+    zero_point = -20 if out == "int8" else 0
+    return MatmulConfig(
+        swap, *zeros, False, fixed.left, multiplier, shift, zero_point, qmin, qmax, out
+    )
+
+
+def products() -> list[Call]:
+    """Random codes, random extremes, and the greatest sum; b as it is and transposed."""
+    rng = np.random.default_rng(0)
+    calls: list[Call] = []
+    for index, (leading, m, k, n, dtype, zeros, out) in enumerate(CASES):
+        swap = bool(index % 2)
+        a_shape, b_shape = (*leading, m, k), (*leading, *((n, k) if swap else (k, n)))
+        low, high = INT_RANGE[dtype]
+        for a, b in (
+            (rng.integers(low, high + 1, a_shape), rng.integers(-128, 128, b_shape)),
+            (rng.choice([low, high], a_shape), rng.choice([-128, 127], b_shape)),
+            (np.full(a_shape, low), np.full(b_shape, -128)),
+            (np.full(a_shape, high), np.full(b_shape, -128)),
+        ):
+            made = config(dtype, k, zeros, out, swap)
+            calls.append(("matmul", made, [a.astype(dtype), b.astype(np.int8)]))
+    return calls
+
+
+@pytest.mark.parametrize("isa", EVERY_ISA)
+def test_products_equal_their_references(isa: str) -> None:
+    check_all(products(), isa)
+
+
+@pytest.mark.parametrize("transpose_b", [False, True])
+def test_the_whole_int32_range_comes_out_raw(transpose_b: bool) -> None:
+    a = np.array([[-32768] * 257, [32767] * 257], np.int16)
+    b = np.full((257, 2), -128, np.int8)
+    raw = MatmulConfig(transpose_b, 0, 127, True, 0, 0, 0, 0, 0, 0, "int32")
+    arrays = [a, np.ascontiguousarray(b.T) if transpose_b else b]
+    check_all([("matmul", raw, arrays)], "portable")
