@@ -49,6 +49,21 @@ def staged_directory(destination: Path, *, replace: bool) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
 
 
+def check_writable(destination: Path) -> None:
+    """Make sure that ``destination`` can be made, before any work is done for it.
+
+    Raises:
+        UserError: the folder that it, or its first missing parent, is to lie in cannot be written.
+    """
+    folder = destination.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=folder))
+    except OSError as error:
+        raise _unwritable(destination, error) from error
+
+
 def _move(staged: Path, destination: Path, replace: bool) -> None:
     if replace and destination.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))

@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.artifact.hashing import sha256_file
 from pipeline.artifact.manifest import HEADER, LABELS, MANIFEST, LibraryEntry, Manifest, ModelInfo
 from pipeline.artifact.read import Artifact
-from pipeline.artifact.staging import staged_directory
+from pipeline.artifact.staging import check_writable, staged_directory
 from pipeline.errors import UserError
 from tvm_passes.aot import LibraryReport, TargetSpec
 from tvm_passes.aot.library import public_header
@@ -89,8 +89,9 @@ def check_destination(destination: Path) -> None:
     """Make sure that an artifact may be written to a directory, before any work is done for it.
 
     Raises:
-        UserError: something that is not an artifact is there.
+        UserError: something that is not an artifact is there, or nothing can be written there.
     """
+    check_writable(destination)
     if not destination.exists():
         return
     empty = destination.is_dir() and not any(destination.iterdir())

@@ -84,7 +84,8 @@ def format_of(role: Role, recipe: Recipe) -> Format | None:
         Role.IMAGE: IMAGE,
         Role.OUTPUT: OUTPUT,
         Role.SOFTMAX: _softmax(recipe),
-        Role.SOFTMAX_MIXED: _uniform_softmax(recipe),
+        # Over pixels a mean weight is one step of 8 bits; head mixers subtract near-equal ones.
+        Role.SOFTMAX_MIXED: SOFTMAX_INT16,
         Role.POST_GELU: _post_gelu(recipe),
         Role.LOGITS: _8_or_16(recipe.logits_bits),
         Role.PREACT: _8_or_16(recipe.preact_bits),
@@ -105,14 +106,10 @@ def _8_or_16(bits: int) -> Uniform:
     return INT16 if bits == 16 else int8(8)
 
 
-def _uniform_softmax(recipe: Recipe) -> Uniform:
-    return SOFTMAX_INT8 if recipe.softmax.format == "int8" else SOFTMAX_INT16
-
-
 def _softmax(recipe: Recipe) -> Format:
     if recipe.softmax.format == "adalog":
         return AdaLog(recipe.softmax.bits, recipe.softmax.fixed_q, fixed_scale=1.0)
-    return _uniform_softmax(recipe)
+    return SOFTMAX_INT8 if recipe.softmax.format == "int8" else SOFTMAX_INT16
 
 
 def _post_gelu(recipe: Recipe) -> Format:

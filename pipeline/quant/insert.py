@@ -3,11 +3,9 @@
 The result is a function of the graph, the calibration and the recipe alone; storage relies on it.
 """
 
-import torch
-from torch import Tensor, fx
+from torch import fx
 
 from pipeline.quant import observers, walk
-from pipeline.quant.adalog import GELU_SHIFT
 from pipeline.quant.calibration import AdaLogParameters, Calibration, UniformParameters
 from pipeline.quant.formats import AdaLog, Format, Uniform
 from pipeline.quant.plan import Plan, make_plan
@@ -18,6 +16,9 @@ from pipeline.quant.writer import GraphWriter
 
 _LARGEST_BIAS = 2**29
 """Bound of integer biases: leaves an int32 accumulator three quarters of its range."""
+
+_ADALOG_UNIT = 2.0**-15
+"""Step, relative to the scale, of the fixed-point numbers that products read for AdaLog codes."""
 
 
 def quantize_graph(
@@ -87,7 +88,9 @@ class _Inserter:
         found = self.parameters[key]
         if isinstance(target, AdaLog):
             assert isinstance(found, AdaLogParameters)
-            return self.writer.adalog_pair(value, target, found, name, role)
+            result = self.writer.adalog_pair(value, target, found, name, role)
+            self.input_scales[result] = found.scale * _ADALOG_UNIT
+            return result
         assert isinstance(found, UniformParameters)
         result = self.writer.uniform_pair(value, target, found, name, role)
         self.input_scales[result] = found.scale
@@ -110,19 +113,12 @@ class _Inserter:
         bias_node = node.args[2] if len(node.args) > 2 else None
         bias = self.writer.tensor(bias_node) if isinstance(bias_node, fx.Node) else None
         input_scale = self.input_scales.get(inputs[data], 0.0)
-
-        floor = (
-            None if bias is None or not input_scale else bias.abs() / input_scale / _LARGEST_BIAS
-        )
+        floor = None
+        if bias is not None and input_scale:
+            floor = bias.abs() / (input_scale * _LARGEST_BIAS)
         quantized = quantize_weight(weight, self._bits(node), self.recipe.weights.observer, floor)
         inputs[weight_node] = self.writer.weight(f"{node.name}_weight", quantized, axis=0)
-        new_bias = None
-        if self._reads_shifted(data):
-            name = f"{node.name}_shifted_bias"
-            new_bias = self.writer.constant(name, _absorb_shift(quantized, bias))
         copied = self.writer.copy(node, inputs)
-        if new_bias is not None:
-            copied.args = (*copied.args[:2], new_bias, *copied.args[3:])
         if self.plan.roles.tensors[node.name] is Role.OUTPUT:
             return self._logits(node, copied, input_scale * float(quantized.scale.max()))
         return self._store(node, copied)
@@ -133,10 +129,6 @@ class _Inserter:
             return weights.stem_bits
         return weights.head_bits if node.name in roles.head else weights.bits
 
-    def _reads_shifted(self, data: fx.Node) -> bool:
-        target = self.plan.formats.get(walk.source(data).name)
-        return isinstance(target, AdaLog) and target.shift != 0
-
     def _logits(self, node: fx.Node, value: fx.Node, accumulator_scale: float) -> fx.Node:
         """The int32 pair of the last linear, at twice the largest accumulator scale."""
         scale = max(2 * accumulator_scale, observers.SCALE_FLOOR**2)
@@ -146,12 +138,3 @@ class _Inserter:
         return self.writer.uniform_pair(
             value, target, UniformParameters(scale, 0), name, Role.OUTPUT
         )
-
-
-def _absorb_shift(weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
-    """The bias that takes the shift `c` off the input: W(x + c) + (b - cW1) = Wx + b.
-
-    Source: AdaLog (ECCV 2024), section 3.2, bias reparameterization.
-    """
-    correction = GELU_SHIFT * weight.dequantized().double().flatten(1).sum(dim=1)
-    return ((0.0 if bias is None else bias.double()) - correction).float()

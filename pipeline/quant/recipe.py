@@ -66,7 +66,10 @@ class _Logarithmic(_Section):
 
 
 class Softmax(_Logarithmic):
-    """Attention weights: int16 (15 bits), int8, or AdaLog codes of `bits` bits and base `q`."""
+    """Attention weights: int16 (15 bits), int8, or AdaLog codes of `bits` bits and base `q`.
+
+    Softmax outside plain attention (over pixels, beside talking heads) always has 15 bits.
+    """
 
     format: Literal["int16", "int8", "adalog"] = "int16"
 

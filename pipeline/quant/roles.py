@@ -25,8 +25,8 @@ class Role(StrEnum):
     K = "k"
     V = "v"
     LOGITS = "logits"  # softmax inputs that are stored (talking heads, softmax over pixels)
-    SOFTMAX = "softmax"  # the left operand of attention's second matmul
-    SOFTMAX_MIXED = "softmax_mixed"  # softmax read by anything else
+    SOFTMAX = "softmax"  # between the two matmuls of attention
+    SOFTMAX_MIXED = "softmax_mixed"  # any other: over pixels, beside talking heads
     MIXED_HEADS = "mixed_heads"  # softmax after a talking-heads convolution
     ATTENTION_OUT = "attention_out"
     PREACT = "preact"
@@ -193,7 +193,8 @@ def _softmax_role(node: fx.Node) -> Role:
     is_left = all(
         r.target is walk.MATMUL and walk.source(walk.operands(r)[0]) is node for r in readers
     )
-    return Role.SOFTMAX if is_left else Role.SOFTMAX_MIXED
+    is_attention = walk.origin(walk.input_of(node)).target is walk.MATMUL
+    return Role.SOFTMAX if is_left and is_attention else Role.SOFTMAX_MIXED
 
 
 def _is_post_gelu(node: fx.Node) -> bool:

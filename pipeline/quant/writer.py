@@ -67,7 +67,7 @@ class GraphWriter:
     def adalog_pair(
         self, value: fx.Node, target: AdaLog, found: AdaLogParameters, name: str, role: str
     ) -> fx.Node:
-        """Like `uniform_pair`; the dequantized value keeps the shift, which a bias takes off."""
+        """Like `uniform_pair`."""
         scale = self.constant(f"{value.name}_{role}_scale", torch.tensor(found.scale))
         codes = self._call(
             _NAMESPACE.adalog_quantize.default,
@@ -76,7 +76,7 @@ class GraphWriter:
             dtype=torch.uint8,
         )
         codes.meta["role"] = role
-        restored = (codes, scale, found.q, target.bits, 0.0)
+        restored = (codes, scale, found.q, target.bits, target.shift)
         return self._call(_NAMESPACE.adalog_dequantize.default, restored, value, torch.float32)
 
     def weight(self, stem: str, weight: QuantizedWeight, axis: int) -> fx.Node:
