@@ -51,8 +51,8 @@ LOWERING: tuple[Phase, ...] = (
     # one pass per operator family
     _rule(lower_conv2d),
     _rule(lower_linear),
+    _rule(lower_softmax),  # before the products whose accumulators it bounds
     _rule(lower_matmul),
-    _rule(lower_softmax),
     _rule(lower_normalize),
     _rule(lower_pointwise),
     _rule(lower_quantize_log),

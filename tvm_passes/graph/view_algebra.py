@@ -46,7 +46,7 @@ class View:
         return View(tuple(self.split[axis] for axis in self.axes), back, source)
 
     def steps(self, source: Shape) -> list[Reshape | Permute]:
-        """Shortest list of steps from ``source``."""
+        """The steps from ``source``; only a permutation moves data."""
         if not self.moves_data:
             return [] if source == self.shape else [Reshape(self.shape)]
         result: list[Reshape | Permute] = []

@@ -12,12 +12,14 @@ from tvm_passes.lowering.quantized import (
     Float,
     Format,
     Quantized,
+    array_of,
     constant_of,
     is_call,
     is_integer_call,
     output_format,
     quantized,
 )
+from tvm_passes.lowering.views import origin
 from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.base import TensorSpec, call, config_of
 from tvm_passes.ops.matmul import MatmulConfig
@@ -148,12 +150,20 @@ def _emit_matmul(scope: Scope, operands: _Operands, target: Format | None, name:
 def _bound(scope: Scope, a: Quantized, b: Quantized) -> float:
     """Greatest absolute accumulator; rows of a softmax are known to sum to one."""
     depth = a.spec.shape[-1]
-    width_b = _reach(b)
-    worst = float(depth) * _reach(a) * width_b
-    producer = scope.producer(a.codes)
+    return min(float(depth) * _reach(a), _probabilities(scope, a) + depth) * _reach(b)
+
+
+def _probabilities(scope: Scope, a: Quantized) -> float:
+    """What the codes of a row of ``a`` add up to before rounding, if they are probabilities."""
+    producer = origin(scope, a.codes)
     if is_integer_call(producer, "softmax") and a.spec.dtype == "int16":
-        worst = min(worst, float(PROBABILITY_SUM + depth) * width_b)
-    return worst
+        return PROBABILITY_SUM
+    if is_integer_call(producer, "lut"):
+        softmax, table = origin(scope, producer.args[0]), array_of(producer.args[1])
+        if is_integer_call(softmax, "softmax") and table is not None:
+            base = float(table[0]) / max(float(table[1]), 1.0)  # of AdaLog; codes are rounded
+            return 1.02 * base**0.5 / float(a.scale)
+    return np.inf
 
 
 def _reach(operand: Quantized) -> int:

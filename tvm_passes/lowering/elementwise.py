@@ -16,7 +16,7 @@ from tvm_passes.lowering.quantized import (
     output_format,
     quantized,
 )
-from tvm_passes.lowering.views import VIEWS
+from tvm_passes.lowering.views import origin
 from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.base import TensorSpec, call, config_of, operator_of
 from tvm_passes.ops.elementwise import add_config, mul_config, requantize_config, scaled_add_config
@@ -48,40 +48,45 @@ def lower_add(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     )
     if left.codes is None:
         return None
+    shape = TensorSpec.of(total).shape
     if right.codes is None:
-        right = _as_codes(right, target)
-    return _emit_add(scope, left, right, TensorSpec.of(total).shape, target)
+        right = _as_codes(right, len(shape), target)
+    return _emit_add(scope, left, right, shape, target)
 
 
 def lower_multiply(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
-    """``quantize(dequantize(a) * dequantize(b))``; a scalar constant is a change of format."""
+    """``quantize(dequantize(a) * b)``; a scalar constant is a change of format."""
     if not is_integer_call(quantize, "quantize"):
         return None
     product = scope.producer(quantize.args[0])
     if not is_call(product, "relax.multiply"):
         return None
     target = output_format(quantize)
-    a, b = (quantized(scope, argument) for argument in product.args)
-    if a is not None and b is not None:
-        (scale_a, zero_a), (scale_b, zero_b) = a.scalar(target.name), b.scalar(target.name)
-        config = mul_config(
-            scale_a,
-            zero_a,
-            scale_b,
-            zero_b,
-            target.scale,
-            target.zero_point,
-            target.qmin,
-            target.qmax,
-            target.dtype,
-            a.spec.dtype,
-            b.spec.dtype,
-        )
-        return call("mul", config, a.codes, b.codes)
     term = _term(scope, product)
-    if term is None or term.codes is None or term.factor.size != 1:
-        return None
-    return _requantize(scope, term.codes, target, float(term.factor.reshape(())))
+    if term is not None and term.codes is not None and term.factor.size == 1:
+        return _requantize(scope, term.codes, target, float(term.factor.reshape(())))
+    if term is not None and term.codes is not None:
+        a, b = term.codes, _constant_codes(term.factor)
+    else:
+        left, right = (quantized(scope, argument) for argument in product.args)
+        if left is None or right is None:
+            return None
+        a, b = left, right
+    (scale_a, zero_a), (scale_b, zero_b) = a.scalar(target.name), b.scalar(target.name)
+    config = mul_config(
+        scale_a,
+        zero_a,
+        scale_b,
+        zero_b,
+        target.scale,
+        target.zero_point,
+        target.qmin,
+        target.qmax,
+        target.dtype,
+        a.spec.dtype,
+        b.spec.dtype,
+    )
+    return call("mul", config, a.codes, b.codes)
 
 
 def lower_requantize(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
@@ -135,9 +140,7 @@ def _requantize(scope: Scope, x: Quantized, target: Format, factor: float) -> re
 
 def _code_range(scope: Scope, x: Quantized) -> tuple[int, int]:
     """Least and greatest code that a tensor can have, as far as its producer tells."""
-    producer = scope.producer(x.codes)
-    while any(is_call(producer, name) for name in VIEWS):
-        producer = scope.producer(producer.args[0])
+    producer = origin(scope, x.codes)
     config = None if operator_of(producer) is None else config_of(producer)
     low, high = INT_RANGE[x.spec.dtype]
     return getattr(config, "qmin", low), getattr(config, "qmax", high)
@@ -166,13 +169,19 @@ def _term(scope: Scope, expr: relax.Expr) -> _Term | None:
     return None
 
 
-def _as_codes(term: _Term, target: Format) -> _Term:
-    """A constant operand in int16 codes of its own."""
+def _as_codes(term: _Term, rank: int, target: Format) -> _Term:
+    """A constant operand in int16 codes of its own, of the sum's rank."""
     if term.constant is None:
         raise LoweringError(f"{target.name}: sum of two operands that are not quantized")
-    scale = max(float(np.abs(term.constant).max()) / 32767.0, 1e-12)
-    codes = np.floor(term.constant / scale + 0.5).astype(np.int16)
-    return _Term(Quantized(relax.const(codes), np.array(scale), np.array(0)), None, np.ones(()))
+    shape = (1,) * (rank - term.constant.ndim) + term.constant.shape
+    return _Term(_constant_codes(term.constant.reshape(shape)), None, np.ones(()))
+
+
+def _constant_codes(values: Float) -> Quantized:
+    """A constant operand in int16 codes of its own."""
+    scale = max(float(np.abs(values).max()) / 32767.0, 1e-12)
+    codes = np.floor(values / scale + 0.5).astype(np.int16)
+    return Quantized(relax.const(codes), np.array(scale), np.array(0))
 
 
 def _emit_add(

@@ -3,7 +3,7 @@
 import numpy as np
 from tvm import relax
 
-from tvm_passes.lowering.quantized import array_of, is_call, is_integer_call
+from tvm_passes.lowering.quantized import array_of, is_call, is_integer_call, quantized
 from tvm_passes.ops.base import TensorSpec, call, config_of
 from tvm_passes.ops.qdq import DequantizeConfig
 from tvm_passes.rewrite import Scope
@@ -11,11 +11,22 @@ from tvm_passes.rewrite import Scope
 VIEWS = ("relax.reshape", "relax.permute_dims", "relax.strided_slice")
 
 
+def origin(scope: Scope, expr: relax.Expr) -> relax.Expr:
+    """What a tensor is computed by, seen through views."""
+    producer = scope.producer(expr)
+    while any(is_call(producer, name) for name in VIEWS):
+        producer = scope.producer(producer.args[0])
+    return producer
+
+
 def sink_dequantize(scope: Scope, view: relax.Call) -> relax.Expr | None:
     """``view(dequantize(codes))`` becomes ``dequantize(view(codes))``.
 
-    With a scale per channel only a permutation moves; a constant is permuted at once.
+    With a scale per channel only a permutation moves; a constant is permuted at once. Parts of one
+    format are joined as codes: the halves of a rolled map have no quantizer of their own.
     """
+    if is_call(view, "relax.concat"):
+        return _join(scope, view)
     if not any(is_call(view, name) for name in VIEWS):
         return None
     source = scope.producer(view.args[0])
@@ -37,6 +48,22 @@ def sink_dequantize(scope: Scope, view: relax.Call) -> relax.Expr | None:
     else:
         moved = scope.emit(relax.Call(view.op, [codes, *view.args[1:]], view.attrs))
     return call("dequantize", DequantizeConfig(axis), moved, scale, zero_point)
+
+
+def _join(scope: Scope, concat: relax.Call) -> relax.Expr | None:
+    """``concat`` of dequantized parts that share one per-tensor format."""
+    sources = [scope.producer(part) for part in concat.args[0].fields]
+    parts = [quantized(scope, source) for source in sources]
+    formats = {
+        None if part is None or part.axis >= 0 else (part.scale.item(), part.zero_point.item())
+        for part in parts
+    }
+    dtypes = {part.spec.dtype for part in parts if part is not None}
+    if None in formats or len(formats) > 1 or len(dtypes) > 1:
+        return None
+    codes = scope.emit(relax.op.concat([source.args[0] for source in sources], concat.attrs.axis))
+    _, scale, zero_point, _ = sources[0].args
+    return call("dequantize", DequantizeConfig(-1), codes, scale, zero_point)
 
 
 def _axes(view: relax.Call) -> list[int]:

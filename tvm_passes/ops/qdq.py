@@ -113,7 +113,7 @@ def _dequantize(config: DequantizeConfig, codes: Array, scale: Array, zero_point
 
 
 def _quantize_log(config: QuantizeLogConfig, x: Array, scale: Array) -> Array:
-    ratio = np.maximum((x.astype(np.float64) + config.shift) / scale, 2.0**-200)
+    ratio = np.maximum((x.astype(np.float64) + config.shift) / scale, 2.0**-1000)
     codes = np.floor(-np.log2(ratio) * LOG_RESOLUTION / config.q + 0.5)
     zero = 2**config.bits - 1
     return np.where(codes >= zero, zero, np.maximum(codes, 0)).astype(np.uint8)
