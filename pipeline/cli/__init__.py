@@ -1,0 +1,7 @@
+"""The command line: one thin file per verb, the work is done in `pipeline.verbs`.
+
+main       the program: its verbs, and what it says when something goes wrong
+options    options that several verbs share
+progress   progress bars and finished steps, on standard error
+table      results as short tables, on standard output
+"""

@@ -1,0 +1,73 @@
+"""pocketvit quantize."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.options import DATA_PANEL, VALIDATION_HELP
+
+
+def quantize(
+    model: options.Model,
+    calibration: options.Calibration,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="The quantized model, which pocketvit build reads.",
+            show_default=False,
+        ),
+    ],
+    checkpoint: options.Checkpoint = None,
+    pretrained: options.Pretrained = False,
+    random_weights: options.RandomWeights = None,
+    recipe: options.Recipe = "w8a8",
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help=f"Compare the simulation with the float model on these. {VALIDATION_HELP}",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    num_classes: options.NumClasses = None,
+    input_size: options.InputSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    interpolation: options.Interpolation = None,
+    crop_pct: options.CropPct = None,
+    resize: options.Resize = None,
+    labels: options.Labels = None,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    work: options.Work = None,
+    json: options.Json = False,
+) -> None:
+    """Quantize a model by a recipe, without building anything.
+
+    Prints which roles of tensors have which formats and, with --validation, the accuracy of the
+    simulation: the quantized graph run in torch.
+    """
+    with options.workspace("quantize", work) as workspace:
+        from pipeline.cli.table import show
+        from pipeline.models import ModelSpec
+        from pipeline.verbs.quantize import quantize as run
+
+        spec = ModelSpec(
+            name=model,
+            checkpoint=checkpoint,
+            pretrained=pretrained,
+            random_seed=random_weights,
+            num_classes=num_classes,
+            input_size=input_size,
+            mean=mean,
+            std=std,
+            interpolation=interpolation,
+            crop_pct=crop_pct,
+            resize=resize,
+        )
+        result = run(spec, calibration, out, workspace, recipe, validation, labels, limit, seed)
+    show(result, json)

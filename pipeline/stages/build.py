@@ -1,0 +1,56 @@
+"""One library per target."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.artifact import BuiltLibrary
+from pipeline.progress import Step
+from pipeline.stages.lower import read_module
+from pipeline.stages.workspace import Workspace
+from tvm_passes.aot import LibraryInfo, LibraryReport, TargetSpec, build_library
+from tvm_passes.kernels.isa import ISAS
+from tvm_passes.lowering.io import logits_scale
+from tvm_passes.pipeline import to_kernels
+
+LIBRARY = "library.so"
+REPORT = "report.json"
+
+
+def build_stage(
+    workspace: Workspace, name: str, module: Path, target: TargetSpec, dump: Path | None = None
+) -> BuiltLibrary:
+    """The library of an integer module for one target.
+
+    Args:
+        workspace: caches the result.
+        name: what the library calls its model.
+        module: file with the integer module.
+        target: what to build for.
+        dump: folder that receives the module after kernel selection, cached or not.
+
+    Raises:
+        LoweringError: an operator has no kernel, or the compiler is missing or fails.
+    """
+
+    def produce(folder: Path, step: Step) -> None:
+        integer = read_module(module)
+        kernels = to_kernels(integer, ISAS[target.isa])
+        info = LibraryInfo(name, logits_scale(integer))
+        report = build_library(kernels, target, info, folder / LIBRARY)
+        (folder / REPORT).write_text(json.dumps(asdict(report)))
+
+    if dump is not None:
+        to_kernels(read_module(module), ISAS[target.isa], dump)
+    compiler = os.environ.get("ANDROID_NDK_HOME") if target.system == "android" else None
+    folder = workspace.stage(
+        "build",
+        {"name": name, "target": asdict(target), "compiler": compiler},
+        produce,
+        files=[module],
+        title=f"build for {target.name}",
+    )
+    content = json.loads((folder / REPORT).read_text())
+    report = LibraryReport(**(content | {"layers": tuple(content["layers"])}))
+    return BuiltLibrary(folder / LIBRARY, target, report)

@@ -1,0 +1,81 @@
+"""Quantizers from the calibration photos."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.photos import Photo
+from pipeline.errors import UserError
+from pipeline.progress import Step
+from pipeline.quant.quantized import QuantizedModel, quantize_model
+from pipeline.quant.recipe import Recipe
+from pipeline.quant.storage import load_quantized, read_model_identity, save_quantized
+from pipeline.quant.summary import summarize
+from pipeline.stages.float_model import FloatModel
+from pipeline.stages.workspace import Workspace
+
+FORMATS = "formats.json"
+
+
+def quantize_stage(
+    workspace: Workspace, model: FloatModel, recipe: Recipe, photos: Sequence[Photo]
+) -> Path:
+    """Folder with the quantized model, as `load_quantized` reads it, and its formats by role.
+
+    Raises:
+        UserError: see `quantize_model`.
+    """
+
+    def produce(folder: Path, step: Step) -> None:
+        quantized = quantize_model(
+            model.graph,
+            (photo.pixels for photo in photos),
+            recipe,
+            model.identity,
+            lambda done, total: step.advance(done),
+        )
+        save_quantized(quantized, folder)
+        formats = [asdict(line) for line in summarize(quantized.graph)]
+        (folder / FORMATS).write_text(json.dumps(formats, indent=1) + "\n", encoding="utf-8")
+
+    return workspace.stage(
+        "quantize",
+        {
+            "model": model.identity,
+            "recipe": recipe.model_dump(),
+            "photos": [photo.sha256 for photo in photos],
+        },
+        produce,
+        total=recipe.calibration_images,
+    )
+
+
+def open_quantized(folder: Path, model: FloatModel) -> QuantizedModel:
+    """Read a quantized model.
+
+    Raises:
+        UserError: it belongs to another float model, or is damaged.
+    """
+    if read_model_identity(folder) != model.identity:
+        raise UserError(
+            f"{folder} was quantized from other weights or settings than those of "
+            f"{model.spec.checkpoint or model.spec.name}; give the right checkpoint or quantize "
+            "again."
+        )
+    return load_quantized(folder, model.graph)
+
+
+def read_formats(folder: Path) -> list[dict[str, Any]]:
+    """Formats by role: a list of role, format and number of tensors.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = folder / FORMATS
+    try:
+        formats: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is missing or damaged; quantize the model again.") from error
+    return formats

@@ -1,0 +1,9 @@
+"""What the command line's verbs do, as functions: one file and one public function each.
+
+deploy     from a model and photos to a measured artifact
+quantize   from a model and photos to a quantized model
+build      from a quantized model to an artifact
+measure    an artifact on devices
+
+choice and result hold what several of them take and give.
+"""

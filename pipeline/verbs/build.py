@@ -1,0 +1,101 @@
+"""`build`: from a quantized model to an artifact."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.artifact import Artifact, BuiltLibrary, ModelInfo, write_artifact
+from pipeline.artifact.write import check_destination
+from pipeline.data.labels_file import read_labels_file
+from pipeline.errors import UserError
+from pipeline.quant.storage import read_recipe
+from pipeline.stages.build import build_stage
+from pipeline.stages.class_names import class_names
+from pipeline.stages.float_model import FloatModel, load_spec
+from pipeline.stages.lower import lower_stage, read_module
+from pipeline.stages.quantize import read_formats
+from pipeline.stages.workspace import Workspace
+from pipeline.verbs.result import BuildResult, built_files
+from tvm_passes.aot import TargetSpec, resolve_target
+from tvm_passes.lowering.io import logits_scale
+
+
+def build(
+    quantized: Path,
+    target_names: Sequence[str],
+    out: Path,
+    workspace: Workspace,
+    checkpoint: Path | None = None,
+    labels_file: Path | None = None,
+    dump: Path | None = None,
+) -> BuildResult:
+    """Build libraries of a quantized model; that of this host is always among them.
+
+    Args:
+        quantized: folder that `quantize` wrote.
+        target_names: keys of `TARGETS`, or "host".
+        out: the artifact; an older one is replaced.
+        workspace: caches the stages.
+        checkpoint: the float model's weights, where they are no longer at their old place.
+        labels_file: class names, one a line; None for the checkpoint's, or class indices.
+        dump: folder that receives every phase of the lowering as runnable TVMScript.
+
+    Raises:
+        UserError: the weights are not those that were quantized, or `out` is something else.
+        LoweringError: there is no such target, or the network cannot be compiled.
+    """
+    check_destination(out)
+    targets = resolve_targets(target_names)
+    spec = load_spec(quantized)
+    if checkpoint is not None:
+        spec = replace(spec, checkpoint=checkpoint)
+    model = FloatModel(spec, workspace.reporter)
+    names = _names(labels_file) if labels_file else class_names(model)
+    module = lower_stage(workspace, model, quantized, dump)
+    libraries = [build_stage(workspace, spec.name, module, target, dump) for target in targets]
+    artifact = pack(out, model, quantized, module, libraries, names)
+    return BuildResult(spec.name, artifact.manifest.model.recipe, built_files(artifact), out)
+
+
+def resolve_targets(names: Sequence[str]) -> list[TargetSpec]:
+    """The host's target and the named ones, each once.
+
+    Raises:
+        LoweringError: there is no such target.
+    """
+    return list(dict.fromkeys(resolve_target(name) for name in ("host", *names)))
+
+
+def pack(
+    out: Path,
+    model: FloatModel,
+    quantized: Path,
+    module: Path,
+    libraries: Sequence[BuiltLibrary],
+    names: Sequence[str],
+    extra_files: Mapping[str, bytes] | None = None,
+) -> Artifact:
+    """Write the artifact of a model.
+
+    Raises:
+        UserError: see `write_artifact`.
+    """
+    info = ModelInfo(
+        name=model.spec.name,
+        recipe=read_recipe(quantized).name,
+        input_size=model.preprocessing.input_size,
+        num_classes=model.loaded.num_classes,
+        logits_scale=logits_scale(read_module(module)),
+        preprocessing=model.preprocessing.to_dict(),
+        quantization=read_formats(quantized),  # type: ignore[arg-type]  # it is plain JSON
+    )
+    return write_artifact(out, info, libraries, names, extra_files)
+
+
+def _names(labels_file: Path) -> list[str]:
+    names = read_labels_file(labels_file).names
+    if not names:
+        raise UserError(
+            f"The labels file {labels_file} lists photos, not classes; write one class name a line."
+        )
+    return list(names)

@@ -1,0 +1,159 @@
+"""`deploy`: from a model and photos to a measured artifact."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.artifact.write import check_destination
+from pipeline.errors import UserError
+from pipeline.models import ModelSpec
+from pipeline.quant.recipe import load_recipe
+from pipeline.stages.build import build_stage
+from pipeline.stages.class_names import class_names
+from pipeline.stages.evaluate import (
+    float_logits,
+    integer_logits,
+    reference_logits,
+    simulated_logits,
+)
+from pipeline.stages.float_model import FloatModel
+from pipeline.stages.lower import lower_stage, read_module
+from pipeline.stages.photos import draw_calibration, scan_validation
+from pipeline.stages.quantize import quantize_stage, read_formats
+from pipeline.stages.workspace import Workspace
+from pipeline.verbs.build import pack, resolve_targets
+from pipeline.verbs.choice import Choice, Emulated, Remote
+from pipeline.verbs.measure import LabelledImage, measure_on
+from pipeline.verbs.result import (
+    DeployResult,
+    ReferenceCheck,
+    accuracy,
+    built_files,
+    to_json,
+)
+from tvm_passes.aot import resolve_target
+from tvm_passes.lowering.io import logits_scale
+
+
+@dataclass(frozen=True)
+class DeployOptions:
+    """What `deploy` is to do, besides the model.
+
+    Attributes:
+        calibration: folder of photos, labels not needed.
+        validation: folder of labelled photos.
+        out: the artifact; an older one is replaced.
+        recipe: name or path of a recipe.
+        targets: keys of `TARGETS`, or "host"; the host's is built in any case.
+        devices: where to measure.
+        labels_file: labels, where the folders do not say them.
+        limit: use only so many validation photos.
+        seed: selects another draw of calibration photos.
+        device_photos: photos to run on each device and through the NumPy reference.
+        runs: timed runs on real hardware.
+        warmup: runs before them.
+        dump: folder that receives every phase of the lowering as runnable TVMScript.
+    """
+
+    calibration: Path
+    validation: Path
+    out: Path
+    recipe: str = "w8a8"
+    targets: tuple[str, ...] = ()
+    devices: tuple[Choice, ...] = ()
+    labels_file: Path | None = None
+    limit: int | None = None
+    seed: int = 0
+    device_photos: int = 16
+    runs: int = 30
+    warmup: int = 5
+    dump: Path | None = None
+
+
+def deploy(spec: ModelSpec, options: DeployOptions, workspace: Workspace) -> DeployResult:
+    """Quantize, build, validate and measure a model, and write its artifact.
+
+    Args:
+        spec: the model and its weights.
+        options: what to do.
+        workspace: caches the stages, so that an interrupted run goes on where it stopped.
+
+    Raises:
+        UserError: whatever is wrong with the input or a device.
+        LoweringError: there is no such target, or the network cannot be compiled.
+    """
+    # what can fail for reasons outside the network fails before any work is done
+    check_destination(options.out)
+    recipe = load_recipe(options.recipe)
+    needed = (device.targets()[0] for device in options.devices if isinstance(device, Emulated))
+    targets = resolve_targets([*options.targets, *needed])
+    phone_target = next((name for name in options.targets if resolve_target(name).is_arm), None)
+    for device in options.devices:
+        if isinstance(device, Remote) and phone_target is None:
+            raise UserError(f"What to build for {device.name} is unknown; name it with --target.")
+        device.check(workspace.reporter)
+
+    model = FloatModel(spec, workspace.reporter)
+    classes, settings = model.loaded.num_classes, model.preprocessing
+    photos = scan_validation(
+        workspace,
+        options.validation,
+        classes,
+        settings,
+        options.labels_file,
+        options.limit,
+        options.calibration,
+    )
+    drawn = draw_calibration(
+        workspace, options.calibration, recipe.calibration_images, options.seed, settings
+    )
+
+    quantized = quantize_stage(workspace, model, recipe, drawn)
+    module = lower_stage(workspace, model, quantized, options.dump)
+    libraries = [
+        build_stage(workspace, spec.name, module, target, options.dump) for target in targets
+    ]
+
+    integer = integer_logits(workspace, libraries[0].path, classes, photos)
+    sample = photos.spread(options.device_photos)
+    reference = reference_logits(workspace, module, photos, sample)
+    found = accuracy(
+        photos,
+        float_logits(workspace, model, photos),
+        simulated_logits(workspace, model, quantized, photos),
+        integer * logits_scale(read_module(module)),
+    )
+    names = class_names(model, photos)
+    extra = {"accuracy.json": to_json(found).encode()}
+    artifact = pack(options.out, model, quantized, module, libraries, names, extra)
+
+    images: Sequence[LabelledImage] = [
+        (photos.pixels(index, index + 1), photos.photos[index].label) for index in sample.tolist()
+    ]
+    measurements = [
+        measure_on(
+            workspace,
+            artifact,
+            device,
+            images,
+            integer[sample],
+            options.runs,
+            options.warmup,
+            phone_target if isinstance(device, Remote) else None,
+        )
+        for device in options.devices
+    ]
+    return DeployResult(
+        model=spec.name,
+        recipe=recipe.name,
+        formats=read_formats(quantized),
+        accuracy=found,
+        reference=ReferenceCheck(
+            len(sample), int(np.any(reference != integer[sample], axis=1).sum())
+        ),
+        measurements=tuple(measurements),
+        libraries=built_files(artifact),
+        artifact=options.out,
+    )
