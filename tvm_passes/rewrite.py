@@ -11,6 +11,7 @@ import tvm
 from tvm import relax
 
 from tvm_passes.errors import LoweringError
+from tvm_passes.ops.base import config_of, operator_of
 
 MAIN = "main"
 
@@ -73,6 +74,16 @@ def substitute(expr: relax.Expr, new: dict[relax.Var, relax.Expr]) -> relax.Expr
     return expr
 
 
+def _apply(rule: Rule, scope: Scope, call: relax.Call) -> relax.Expr | None:
+    try:
+        return rule(scope, call)
+    except LoweringError as error:
+        name = None if operator_of(call) is None else getattr(config_of(call), "name", None)
+        if name is None or str(error).startswith(f"{name}:"):
+            raise
+        raise LoweringError(f"{name}: {error}") from error
+
+
 def rewrite_main(
     mod: tvm.IRModule,
     rule: Rule,
@@ -86,6 +97,9 @@ def rewrite_main(
         rule: replacement of a call, or None to keep it.
         params: new parameters, where their types change.
         finish: replacement of the result.
+
+    Raises:
+        LoweringError: of the rule; the message begins with the tensor's name where it has one.
     """
     function = mod[MAIN]
     builder = relax.BlockBuilder()
@@ -97,7 +111,7 @@ def rewrite_main(
             for binding in main_bindings(mod):
                 value = substitute(binding.value, new)
                 if isinstance(value, relax.Call):
-                    replacement = rule(scope, value)
+                    replacement = _apply(rule, scope, value)
                     value = value if replacement is None else replacement
                 if not isinstance(value, relax.Var | relax.Tuple):
                     value = scope.emit(value)

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
 import typer
@@ -23,17 +24,21 @@ class _Program(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _say("interrupted; run the same command again to resume")
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
-            raise typer.Exit(1) from None
-        except (UserError, LoweringError) as error:
-            _say(str(error))
-        except OSError as error:
-            _say(_sentence(error))
-        raise typer.Exit(1)
+        except BaseException as error:
+            # compilers turn an interruption that reaches a callback into errors of their own
+            if isinstance(error, KeyboardInterrupt) or (ctx.obj and ctx.obj.is_set()):
+                _say("interrupted; run the same command again to resume")
+                raise typer.Exit(INTERRUPTED) from None
+            if isinstance(error, BrokenPipeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the last flush
+                raise typer.Exit(1) from None
+            if isinstance(error, UserError | LoweringError):
+                _say(str(error))
+                raise typer.Exit(1) from None
+            if isinstance(error, OSError):
+                _say(_sentence(error))
+                raise typer.Exit(1) from None
+            raise
 
 
 app = typer.Typer(
@@ -62,9 +67,15 @@ def main() -> None:
     # torch's threads otherwise spin while they wait, which costs dearly on a machine with other
     # work: 50 times the time was seen. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, signal.default_int_handler)
-    app()
+    interrupted = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, interrupt)
+    app(obj=interrupted)
 
 
 def _say(text: str) -> None:

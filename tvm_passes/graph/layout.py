@@ -87,7 +87,7 @@ def _sink_concat(scope: Scope, expr: relax.Call) -> relax.Expr | None:
         return None
     axis = order[int(expr.attrs.axis)]
     joined = scope.emit(relax.op.concat([root for root, _ in views], axis))
-    return relax.op.permute_dims(joined, list(order))
+    return _collapse(scope, relax.op.permute_dims(joined, list(order)))
 
 
 def _sink_mean(scope: Scope, expr: relax.Call) -> relax.Expr | None:
@@ -100,7 +100,7 @@ def _sink_mean(scope: Scope, expr: relax.Call) -> relax.Expr | None:
     axes = tuple(sorted(order[axis % len(order)] for axis in config.axes))
     mean = call("mean", replace(config, axes=axes), root)
     if config.keepdims:
-        return relax.op.permute_dims(scope.emit(mean), list(order))
+        return _collapse(scope, relax.op.permute_dims(scope.emit(mean), list(order)))
     left = [axis for axis in order if axis not in axes]
     return mean if left == sorted(left) else None
 

@@ -39,10 +39,9 @@ def select_kernels(mod: tvm.IRModule, isa: Isa) -> tvm.IRModule:
         key = (operator.name, config, specs)
         if key not in made:
             kernel = KERNELS[operator.name](config, specs, isa)
-            made[key] = (
-                scope.builder.add_func(kernel.func, f"{operator.name}_{len(made)}"),
-                kernel,
-            )
+            name = f"{operator.name}_{len(made)}"
+            function = kernel.func.with_attr("global_symbol", name)
+            made[key] = scope.builder.add_func(function, name), kernel
         function, kernel = made[key]
         if kernel.pack is not None:
             constants = {
