@@ -33,9 +33,7 @@ def _first_line(text: str | None) -> str:
 
 def operators() -> str:
     """Integer operators that have a kernel, with what their configuration says of them."""
-    rows = [
-        [f"`{name}`", _first_line(OPERATORS[name].config.__doc__)] for name in sorted(KERNELS)
-    ]
+    rows = [[f"`{name}`", _first_line(OPERATORS[name].config.__doc__)] for name in sorted(KERNELS)]
     return _table(["operator", "what it is"], rows)
 
 

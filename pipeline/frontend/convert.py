@@ -25,12 +25,17 @@ def _shape(expr: relax.Expr) -> tuple[int, ...]:
     return TensorSpec.of(expr).shape
 
 
+def _arguments(node: fx.Node) -> tuple[Any, ...]:
+    return tuple(node.args)
+
+
 def _argument(node: fx.Node, index: int, default: Any = None) -> Any:
-    return node.args[index] if len(node.args) > index else default
+    arguments = _arguments(node)
+    return arguments[index] if len(arguments) > index else default
 
 
 def _conv2d(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    x, weight = (_tensor(importer, argument) for argument in node.args[:2])
+    x, weight = (_tensor(importer, argument) for argument in _arguments(node)[:2])
     result = _emit(
         importer,
         relax.op.nn.conv2d(
@@ -50,7 +55,7 @@ def _conv2d(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
 
 
 def _linear(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    x, weight = (_tensor(importer, argument) for argument in node.args[:2])
+    x, weight = (_tensor(importer, argument) for argument in _arguments(node)[:2])
     transposed = _emit(importer, relax.op.permute_dims(weight, [1, 0]))
     result = _emit(importer, relax.op.matmul(x, transposed))
     bias = _argument(node, 2)
@@ -63,7 +68,7 @@ def _binary(operator: Callable[..., relax.Expr]) -> Converter:
             _tensor(importer, argument)
             if isinstance(argument, fx.Node)
             else relax.const(float(argument), "float32")
-            for argument in node.args[:2]
+            for argument in _arguments(node)[:2]
         )
         return _emit(importer, operator(left, right))
 
@@ -73,36 +78,38 @@ def _binary(operator: Callable[..., relax.Expr]) -> Converter:
 def _pointwise(function: str) -> Converter:
     def convert(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
         config = qdq.PointwiseConfig(function)
-        return _emit(importer, call("pointwise", config, _tensor(importer, node.args[0])))
+        return _emit(importer, call("pointwise", config, _tensor(importer, _arguments(node)[0])))
 
     return convert
 
 
 def _layer_norm(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    config = qdq.NormalizeConfig(len(node.args[1]), float(_argument(node, 4, 1e-5)))
-    return _emit(importer, call("normalize", config, _tensor(importer, node.args[0])))
+    config = qdq.NormalizeConfig(len(_arguments(node)[1]), float(_argument(node, 4, 1e-5)))
+    return _emit(importer, call("normalize", config, _tensor(importer, _arguments(node)[0])))
 
 
 def _group_norm(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    x = _tensor(importer, node.args[0])
+    x = _tensor(importer, _arguments(node)[0])
     config = qdq.NormalizeConfig(len(_shape(x)) - 1, float(_argument(node, 4, 1e-5)))
     return _emit(importer, call("normalize", config, x))
 
 
 def _softmax(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    return _emit(importer, relax.op.nn.softmax(_tensor(importer, node.args[0]), node.args[1]))
+    return _emit(
+        importer, relax.op.nn.softmax(_tensor(importer, _arguments(node)[0]), _arguments(node)[1])
+    )
 
 
 def _mean(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    x = _tensor(importer, node.args[0])
+    x = _tensor(importer, _arguments(node)[0])
     axes = [axis % len(_shape(x)) for axis in _argument(node, 1)]
     return _emit(importer, relax.op.mean(x, axes, bool(_argument(node, 2, False))))
 
 
 def _avg_pool2d(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    kernel = list(node.args[1])
+    kernel = list(_arguments(node)[1])
     pooled = relax.op.nn.avg_pool2d(
-        _tensor(importer, node.args[0]),
+        _tensor(importer, _arguments(node)[0]),
         pool_size=kernel,
         strides=list(_argument(node, 2) or kernel),
         padding=list(_argument(node, 3, (0, 0))),
@@ -113,25 +120,25 @@ def _avg_pool2d(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
 
 
 def _resize(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    height, width = node.args[1]
+    height, width = _arguments(node)[1]
     resized = relax.op.image.resize2d(
-        _tensor(importer, node.args[0]),
+        _tensor(importer, _arguments(node)[0]),
         size=relax.ShapeExpr([height, width]),
         layout="NCHW",
         method="linear",
-        coordinate_transformation_mode="align_corners" if node.args[2] else "half_pixel",
+        coordinate_transformation_mode="align_corners" if _arguments(node)[2] else "half_pixel",
     )
     return _emit(importer, resized)
 
 
 def _reshape(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
     shape = [int(extent) for extent in node.meta["val"].shape]
-    return _emit(importer, relax.op.reshape(_tensor(importer, node.args[0]), shape))
+    return _emit(importer, relax.op.reshape(_tensor(importer, _arguments(node)[0]), shape))
 
 
 def _permute(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    x = _tensor(importer, node.args[0])
-    axes = [axis % len(_shape(x)) for axis in node.args[1]]
+    x = _tensor(importer, _arguments(node)[0])
+    axes = [axis % len(_shape(x)) for axis in _arguments(node)[1]]
     return _emit(importer, relax.op.permute_dims(x, axes))
 
 
@@ -142,7 +149,7 @@ def _sliced(
 
 
 def _slice(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    x = _tensor(importer, node.args[0])
+    x = _tensor(importer, _arguments(node)[0])
     axis = _argument(node, 1, 0) % len(_shape(x))
     extent = _shape(x)[axis]
     start, end = _argument(node, 2) or 0, _argument(node, 3)
@@ -152,23 +159,23 @@ def _slice(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
 
 
 def _select(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    x = _tensor(importer, node.args[0])
+    x = _tensor(importer, _arguments(node)[0])
     shape = _shape(x)
-    axis = node.args[1] % len(shape)
-    index = node.args[2] % shape[axis]
+    axis = _arguments(node)[1] % len(shape)
+    index = _arguments(node)[2] % shape[axis]
     row = _sliced(importer, x, axis, index, index + 1)
     return _emit(importer, relax.op.reshape(row, shape[:axis] + shape[axis + 1 :]))
 
 
 def _cat(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    parts = [_tensor(importer, part) for part in node.args[0]]
+    parts = [_tensor(importer, part) for part in _arguments(node)[0]]
     axis = _argument(node, 1, 0) % len(_shape(parts[0]))
     return _emit(importer, relax.op.concat(parts, axis))
 
 
 def _roll(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    x = _tensor(importer, node.args[0])
-    for shift, axis in zip(_pair(node.args[1]), _pair(_argument(node, 2)), strict=True):
+    x = _tensor(importer, _arguments(node)[0])
+    for shift, axis in zip(_pair(_arguments(node)[1]), _pair(_argument(node, 2)), strict=True):
         extent = _shape(x)[axis % len(_shape(x))]
         cut = -shift % extent
         if cut:
@@ -185,19 +192,19 @@ def _pair(value: Any) -> Sequence[int]:
 
 
 def _quantize(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    x, scale, zero_point, qmin, qmax, axis, dtype, name = node.args
+    x, scale, zero_point, qmin, qmax, axis, dtype, name = _arguments(node)
     config = qdq.QuantizeConfig(qmin, qmax, axis, dtype, name)
     tensors = (_tensor(importer, item) for item in (x, scale, zero_point))
     return _emit(importer, call("quantize", config, *tensors))
 
 
 def _dequantize(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    tensors = (_tensor(importer, item) for item in node.args[:3])
-    return _emit(importer, call("dequantize", qdq.DequantizeConfig(node.args[3]), *tensors))
+    tensors = (_tensor(importer, item) for item in _arguments(node)[:3])
+    return _emit(importer, call("dequantize", qdq.DequantizeConfig(_arguments(node)[3]), *tensors))
 
 
 def _quantize_log(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    x, scale, q, bits, shift, name = node.args
+    x, scale, q, bits, shift, name = _arguments(node)
     config = qdq.QuantizeLogConfig(q, bits, shift, name)
     return _emit(
         importer, call("quantize_log", config, *(_tensor(importer, item) for item in (x, scale)))
@@ -205,7 +212,7 @@ def _quantize_log(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
 
 
 def _dequantize_log(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    codes, scale, q, bits, shift = node.args
+    codes, scale, q, bits, shift = _arguments(node)
     config = qdq.DequantizeLogConfig(q, bits, shift)
     tensors = (_tensor(importer, item) for item in (codes, scale))
     return _emit(importer, call("dequantize_log", config, *tensors))

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, fx
 
 from pipeline.errors import UserError
@@ -29,8 +29,10 @@ def save_quantized(quantized: QuantizedModel, directory: Path) -> None:
     """Write both files into `directory`, which is created where it is missing."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.contiguous() for name, t in quantized.graph.named_buffers()}
-    # Tensors that share memory are refused by the format; nothing here needs to share.
-    save_file({name: t.clone() for name, t in tensors.items()}, directory / TENSORS)
+    # Tensors that share memory are refused by the format; nothing here needs to share. Written by
+    # us, because safetensors reports a full disk as an error of its own.
+    content = save({name: t.clone() for name, t in tensors.items()})
+    (directory / TENSORS).write_bytes(content)
     description = {
         "version": VERSION,
         "model": dict(quantized.model),

@@ -1,7 +1,9 @@
 """One library per target."""
 
+import errno
 import json
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tvm_passes.kernels.isa import ISAS
 from tvm_passes.lowering.io import logits_scale
 from tvm_passes.pipeline import to_kernels
 
+SPACE = 64 << 20  # bytes, several times what a library and its parts take
 LIBRARY = "library.so"
 REPORT = "report.json"
 
@@ -35,6 +38,7 @@ def build_stage(
     """
 
     def produce(folder: Path, step: Step) -> None:
+        _require_space(folder)
         integer = read_module(module)
         kernels = to_kernels(integer, ISAS[target.isa])
         info = LibraryInfo(name, logits_scale(integer))
@@ -54,3 +58,9 @@ def build_stage(
     content = json.loads((folder / REPORT).read_text())
     report = LibraryReport(**(content | {"layers": tuple(content["layers"])}))
     return BuiltLibrary(folder / LIBRARY, target, report)
+
+
+def _require_space(folder: Path) -> None:
+    """Raise what writing to a full disk raises; LLVM would end the process instead."""
+    if shutil.disk_usage(folder).free < SPACE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))

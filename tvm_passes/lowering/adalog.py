@@ -13,9 +13,7 @@ from tvm_passes.ops.pwl import pwl_tables
 from tvm_passes.rewrite import Scope
 
 
-def operand(
-    scope: Scope, expr: relax.Expr, greatest: int = WEIGHT_MAX
-) -> Quantized | None:
+def operand(scope: Scope, expr: relax.Expr, greatest: int = WEIGHT_MAX) -> Quantized | None:
     """``expr`` as integer codes for a product, or None if it is not dequantized.
 
     AdaLog codes go through the table of their fixed-point values (int16); the shift of a

@@ -83,9 +83,7 @@ def lut_table(
     return table
 
 
-def adalog_table(
-    q: int, bits: int, greatest: int = WEIGHT_MAX
-) -> tuple[NDArray[np.int16], float]:
+def adalog_table(q: int, bits: int, greatest: int = WEIGHT_MAX) -> tuple[NDArray[np.int16], float]:
     """Fixed-point values of AdaLog codes, and the real value of one step at scale 1.
 
     The table has 256 entries for ``lut`` on uint8 codes: ``greatest * 2^(-code * q / 37)``, and 0

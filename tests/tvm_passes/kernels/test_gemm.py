@@ -43,9 +43,7 @@ def linear() -> list[Call]:
     return [
         call
         for rows, depth, channels, dtypes in LINEAR
-        for call in product_calls(
-            "linear", LinearConfig, (*rows, depth), (channels, depth), dtypes
-        )
+        for call in product_calls("linear", LinearConfig, (*rows, depth), (channels, depth), dtypes)
     ]
 
 

@@ -1,0 +1,72 @@
+"""What the rules read off the graph."""
+
+import numpy as np
+import pytest
+from tvm import relax
+
+from tvm_passes.errors import LoweringError
+from tvm_passes.lowering.quantized import (
+    Format,
+    Quantized,
+    array_of,
+    constant_of,
+    output_format,
+    quantized,
+)
+from tvm_passes.ops.base import TensorSpec, call
+from tvm_passes.ops.qdq import DequantizeConfig, QuantizeConfig
+from tvm_passes.rewrite import Scope
+
+X = relax.Var("x", relax.TensorType((2, 3), "int8"))
+TARGET = Format(0.5, 3, -128, 127, "int8", "fc")
+
+
+def scope() -> Scope:
+    return Scope(relax.BlockBuilder())
+
+
+def test_codes_are_found_through_variables() -> None:
+    with (frame := scope()).builder.function("main", [X]):
+        with frame.builder.dataflow():
+            arrays = np.array(0.25, np.float32), np.array(-7, np.int32)
+            real = frame.emit(call("dequantize", DequantizeConfig(-1), X, *arrays))
+            alias = frame.emit(real)
+            found = quantized(frame, alias)
+            frame.builder.emit_output(alias)
+        frame.builder.emit_func_output(alias)
+    assert found is not None and found.codes.same_as(X)
+    assert (found.scalar("x"), found.spec) == ((0.25, -7), TensorSpec((2, 3), "int8"))
+    assert quantized(frame, X) is None
+
+
+def test_constants_are_found_through_reshapes() -> None:
+    values = np.arange(6, dtype=np.float32)
+    with (frame := scope()).builder.function("main", [X]):
+        with frame.builder.dataflow():
+            bound = frame.emit(relax.const(values))
+            shaped = frame.emit(relax.op.reshape(bound, (1, 6, 1)))
+            output = frame.builder.emit_output(shaped)
+        frame.builder.emit_func_output(output)
+    found = constant_of(frame, shaped)
+    assert found is not None and found.shape == (1, 6, 1) and array_of(shaped) is None
+    assert constant_of(frame, X) is None
+
+
+@pytest.mark.parametrize("scale", [-1.0, float("nan"), 0.5 * 2.0**15])
+def test_a_factor_out_of_range_names_the_tensor(scale: float) -> None:
+    with pytest.raises(LoweringError, match="fc: cannot requantize, multiplier outside"):
+        TARGET.multiplier(scale)
+
+
+@pytest.mark.parametrize(("axis", "offset"), [(1, 0.0), (-1, 0.17)])
+def test_a_tensor_without_one_scale_is_no_scalar_operand(axis: int, offset: float) -> None:
+    tensor = Quantized(X, np.array(1.0), np.array(0), axis, offset)
+    with pytest.raises(LoweringError, match="fc: an operand needs one scale"):
+        tensor.scalar("fc")
+
+
+def test_an_output_with_a_scale_per_channel_is_refused() -> None:
+    config = QuantizeConfig(-128, 127, 1, "int8", "fc")
+    arrays = np.ones(3, np.float32), np.zeros(3, np.int32)
+    with pytest.raises(LoweringError, match="fc: an operator's output needs one constant scale"):
+        output_format(call("quantize", config, X, *arrays))
