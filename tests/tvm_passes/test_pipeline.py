@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from tests.tvm_passes.aot.conftest import CLASSES, CLibrary
+from tests.tvm_passes.aot.test_arm import emulate, runner  # noqa: F401  a fixture
+from tests.tvm_passes.aot.test_arm import pytestmark as needs_emulator
 from tests.tvm_passes.modules import Graph, build, float_value, operators
 from tvm_passes.aot import LibraryInfo, build_library, resolve_target
 from tvm_passes.errors import LoweringError
@@ -43,7 +45,9 @@ def network() -> tvm.IRModule:
         def linear(x: relax.Expr, outputs: int) -> relax.Var:
             inputs = TensorSpec.of(x).shape[-1]
             w = emit(relax.op.permute_dims(graph.weights(normal(outputs, inputs)), [1, 0]))
-            return emit(relax.op.add(emit(relax.op.matmul(x, w)), constant(normal(outputs, 1)[:, 0])))
+            return emit(
+                relax.op.add(emit(relax.op.matmul(x, w)), constant(normal(outputs, 1)[:, 0]))
+            )
 
         def norm(x: relax.Expr, axes: int) -> relax.Var:
             y = emit(call("normalize", NormalizeConfig(axes, 1e-5), x))
@@ -120,18 +124,40 @@ def test_views_vanish_but_for_the_heads(lowered: tvm.IRModule) -> None:
     assert kernels == ["conv2d", "conv2d", "linear", "matmul", "matmul", "linear", "linear"]
 
 
+def build_for(target: str, lowered: tvm.IRModule, out: Path) -> Path:
+    spec = resolve_target(target)
+    selected = to_kernels(lowered, ISAS[spec.isa])
+    build_library(selected, spec, LibraryInfo("net", logits_scale(lowered)), out)
+    return out
+
+
 @pytest.mark.parametrize("target", ["host", "x86-64"])
 def test_the_library_computes_what_the_references_do(
     lowered: tvm.IRModule, target: str, tmp_path: Path
 ) -> None:
-    spec, out = resolve_target(target), tmp_path / "library.so"
-    selected = to_kernels(lowered, ISAS[spec.isa])
-    build_library(selected, spec, LibraryInfo("net", logits_scale(lowered)), out)
-    library = CLibrary(out)
+    library = CLibrary(build_for(target, lowered, tmp_path / "library.so"))
     handle = library.create()
     for image in pixels():
         np.testing.assert_array_equal(library.run(handle, image), interpret(lowered, image))
     library.lib.pocketvit_destroy(handle)
+
+
+@needs_emulator
+@pytest.mark.parametrize(
+    ("target", "cpu"), [("aarch64-linux", "cortex-a76"), ("aarch64-linux-neon", "cortex-a53")]
+)
+def test_the_arm_library_computes_the_same(
+    lowered: tvm.IRModule,
+    target: str,
+    cpu: str,
+    runner: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    library = build_for(target, lowered, tmp_path / "library.so")
+    done = emulate(runner, library, cpu, pixels(), tmp_path)
+    assert done.returncode == 0, done.stderr
+    logits = np.fromfile(tmp_path / "logits", np.int32).reshape(-1, 1, CLASSES)
+    np.testing.assert_array_equal(logits, [interpret(lowered, image) for image in pixels()])
 
 
 def test_every_phase_is_dumped_as_a_runnable_script(
@@ -151,13 +177,10 @@ def test_every_phase_is_dumped_as_a_runnable_script(
     tvm.ir.assert_structural_equal(mod, lowered)
 
 
-@pytest.mark.parametrize("isa", ["portable", "neon-dotprod"])
-def test_kernels_are_dumped_as_a_runnable_script(
-    lowered: tvm.IRModule, isa: str, tmp_path: Path
-) -> None:
-    selected = to_kernels(lowered, ISAS[isa], tmp_path)
+def test_kernels_are_dumped_as_a_runnable_script(lowered: tvm.IRModule, tmp_path: Path) -> None:
+    selected = to_kernels(lowered, ISAS["neon-dotprod"], tmp_path)
     (file,) = tmp_path.iterdir()
-    assert file.name == f"{len(LOWERING)}_select_kernels_{isa}.py"
+    assert file.name == f"{len(LOWERING)}_select_kernels_neon-dotprod.py"
     tvm.ir.assert_structural_equal(runpy.run_path(str(file))["Module"], selected)
 
 

@@ -20,7 +20,7 @@ class Before:
     def main(x: R.Tensor((2, 3), "int8")):
         R.func_attr({"kept": 7})
         with R.dataflow():
-            unused = R.negative(x)
+            _unused = R.negative(x)
             a = R.add(x, x)
             b = R.negative(a)
             c = R.concat((b, a), axis=0)

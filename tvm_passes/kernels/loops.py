@@ -22,8 +22,10 @@ def vector_loop(extent: int, lanes: int, emit: Callable[[Expr, int], None]) -> N
         with T.serial(0, extent // lanes) as index:
             emit(index * lanes, lanes)
     start, width = extent // lanes * lanes, lanes // 2
-    while width:
-        if (extent - start) & width:
+    while start < extent:
+        if width == 2:
+            width = 1  # TVMScript prints vectors of two lanes, but cannot read them
+        while extent - start >= width:
             emit(int32(start), width)
             start += width
         width //= 2

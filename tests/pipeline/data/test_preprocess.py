@@ -40,8 +40,8 @@ def test_shorter_side_is_resized_then_the_centre_cropped(interpolation, pillow):
     np.testing.assert_array_equal(to_pixels(image, preprocessing), expected)
 
 
-def test_resized_side_is_rounded_to_the_nearest():
-    assert Preprocessing(224, crop_pct=0.9).resized_side == 249
+def test_resized_side_is_rounded_down_as_in_timm():
+    assert Preprocessing(224, crop_pct=0.9).resized_side == 248
     assert Preprocessing(256, crop_pct=0.9).resized_side == 284
 
 

@@ -65,7 +65,6 @@ def test_the_normal_form_does_what_the_chain_does(chain: tuple[Shape, list[Step]
     source, steps = chain
     view = normalize(source, steps)
     assume(view is not None)
-    assert view is not None
     expected = run(numbered(source), steps)
     assert view.shape == expected.shape
     split = numbered(source).reshape(view.split).transpose(view.axes).reshape(view.shape)
@@ -81,7 +80,6 @@ def test_views_that_do_the_same_are_equal(chain: tuple[Shape, list[Step]]) -> No
     source, steps = chain
     view = normalize(source, steps)
     assume(view is not None)
-    assert view is not None
     assert normalize(source, view.steps(source)) == view
     detour = [Reshape((prod(source),)), Reshape((*source, 1)), Reshape(source)]
     assert normalize(source, [*detour, *steps]) == view
@@ -92,7 +90,6 @@ def test_the_inverse_leads_back(chain: tuple[Shape, list[Step]]) -> None:
     source, steps = chain
     view = normalize(source, steps)
     assume(view is not None)
-    assert view is not None
     back = view.inverse(source)
     there = run(numbered(source), view.steps(source))
     np.testing.assert_array_equal(run(there, back.steps(view.shape)), numbered(source))
