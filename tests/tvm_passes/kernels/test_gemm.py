@@ -7,7 +7,7 @@ import pytest
 
 from tests.tvm_passes.product_calls import product_calls
 from tests.tvm_passes.run_kernel import EVERY_ISA, Call, check_all
-from tvm_passes.kernels.gemm import Access, default_tile, pack_weights
+from tvm_passes.kernels.gemm_tile import Access, default_tile, pack_weights
 from tvm_passes.kernels.isa import ISAS
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
 
