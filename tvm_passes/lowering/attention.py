@@ -13,14 +13,14 @@ from tvm_passes.lowering.quantized import (
     Format,
     Quantized,
     array_of,
+    code_range,
     constant_of,
     is_call,
     is_integer_call,
+    origin,
     output_format,
     quantized,
 )
-from tvm_passes.lowering.views import origin
-from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.base import TensorSpec, call, config_of
 from tvm_passes.ops.matmul import MatmulConfig
 from tvm_passes.ops.softmax import SoftmaxConfig, adalog_softmax_config, softmax_config
@@ -150,7 +150,8 @@ def _emit_matmul(scope: Scope, operands: _Operands, target: Format | None, name:
 def _bound(scope: Scope, a: Quantized, b: Quantized) -> float:
     """Greatest absolute accumulator; rows of a softmax are known to sum to one."""
     depth = a.spec.shape[-1]
-    return min(float(depth) * _reach(a), _probabilities(scope, a) + depth) * _reach(b)
+    reach_a, reach_b = _reach(scope, a), _reach(scope, b)
+    return min(float(depth) * reach_a, _probabilities(scope, a) + depth) * reach_b
 
 
 def _probabilities(scope: Scope, a: Quantized) -> float:
@@ -166,7 +167,7 @@ def _probabilities(scope: Scope, a: Quantized) -> float:
     return np.inf
 
 
-def _reach(operand: Quantized) -> int:
-    low, high = INT_RANGE[operand.spec.dtype]
+def _reach(scope: Scope, operand: Quantized) -> int:
+    low, high = code_range(scope, operand)
     zero = int(operand.zero_point)
     return max(high - zero, zero - low)

@@ -10,15 +10,14 @@ from tvm_passes.lowering.quantized import (
     Float,
     Format,
     Quantized,
+    code_range,
     constant_of,
     is_call,
     is_integer_call,
     output_format,
     quantized,
 )
-from tvm_passes.lowering.views import origin
-from tvm_passes.numerics import INT_RANGE
-from tvm_passes.ops.base import TensorSpec, call, config_of, operator_of
+from tvm_passes.ops.base import TensorSpec, call
 from tvm_passes.ops.elementwise import add_config, mul_config, requantize_config, scaled_add_config
 from tvm_passes.rewrite import Scope
 
@@ -123,7 +122,7 @@ def _requantize(scope: Scope, x: Quantized, target: Format, factor: float) -> re
     scale, zero_point = x.scalar(target.name)
     source = (scale * factor, zero_point, x.spec.dtype)
     if source == (target.scale, target.zero_point, target.dtype):
-        low, high = _code_range(scope, x)
+        low, high = code_range(scope, x)
         if target.qmin <= low and high <= target.qmax:
             return x.codes
     config = requantize_config(
@@ -136,14 +135,6 @@ def _requantize(scope: Scope, x: Quantized, target: Format, factor: float) -> re
         target.dtype,
     )
     return call("requantize", config, x.codes)
-
-
-def _code_range(scope: Scope, x: Quantized) -> tuple[int, int]:
-    """Least and greatest code that a tensor can have, as far as its producer tells."""
-    producer = origin(scope, x.codes)
-    config = None if operator_of(producer) is None else config_of(producer)
-    low, high = INT_RANGE[x.spec.dtype]
-    return getattr(config, "qmin", low), getattr(config, "qmax", high)
 
 
 def _encode(values: Float, target: Format) -> np.ndarray:

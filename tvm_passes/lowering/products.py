@@ -13,13 +13,14 @@ from tvm_passes.lowering.quantized import (
     Format,
     Quantized,
     array_of,
+    code_range,
     constant_of,
     is_call,
     is_integer_call,
     output_format,
     quantized,
 )
-from tvm_passes.numerics import INT_RANGE, FixedPoint
+from tvm_passes.numerics import FixedPoint
 from tvm_passes.ops.base import TensorSpec, call, config_of
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
 from tvm_passes.ops.pad import PadConfig
@@ -41,14 +42,14 @@ def lower_linear(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     product = _match(scope, quantize, "relax.matmul")
     if product is None:
         return None
-    x, weights = _operands(scope, product)
+    x, weights = _operands(scope, product, output_axis=1)
     if x is None or weights is None:
         return None
     codes, scales = _weight_arrays(weights, output_axis=1, name=product.format.name)
     bias = _bias_table(product, codes.shape[1])
     if bias.shape[0] != 1:
         raise LoweringError(f"{product.format.name}: a linear layer with a bias per token")
-    config, arrays = _finish(product.format, x, codes.T, scales, bias)
+    config, arrays = _finish(scope, product.format, x, codes.T, scales, bias)
     return call("linear", config, x.codes, *arrays)
 
 
@@ -57,7 +58,7 @@ def lower_conv2d(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     product = _match(scope, quantize, "relax.nn.conv2d")
     if product is None:
         return None
-    x, weights = _operands(scope, product)
+    x, weights = _operands(scope, product, output_axis=0)
     if x is None or weights is None:
         return None
     attrs, name = product.core.attrs, product.format.name
@@ -69,7 +70,7 @@ def lower_conv2d(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     groups = int(attrs.groups)
     if rows and groups != 1:
         raise LoweringError(f"{name}: a grouped convolution with a bias per pixel")
-    base, arrays = _finish(product.format, x, kernel, scales, table)
+    base, arrays = _finish(scope, product.format, x, kernel, scales, table)
     nhwc = scope.emit(relax.op.permute_dims(x.codes, [0, 2, 3, 1]))
     if any(padding):
         if x.offset:
@@ -133,14 +134,16 @@ def _code(value: float, target: Format) -> int:
     return int(np.floor(value / target.scale + 0.5)) + target.zero_point
 
 
-def _operands(scope: Scope, product: _Product) -> tuple[Quantized | None, Quantized | None]:
+def _operands(
+    scope: Scope, product: _Product, output_axis: int
+) -> tuple[Quantized | None, Quantized | None]:
     """Activation and constant weights of a product, or None where it has no such operand."""
     weights = quantized(scope, product.core.args[1])
     codes = None if weights is None else array_of(weights.codes)
     if weights is None or codes is None:
         return None, None
     # half of the accumulator for the products of the largest AdaLog values, half for the bias
-    outputs = np.moveaxis(codes, max(weights.axis, 0), 0).reshape(codes.shape[weights.axis], -1)
+    outputs = np.moveaxis(codes, output_axis, 0).reshape(codes.shape[output_axis], -1)
     longest = int(np.abs(outputs.astype(np.int64)).sum(1).max(initial=1))
     x = operand(scope, product.core.args[0], min(WEIGHT_MAX, 2**30 // max(longest, 1)))
     if x is not None and x.axis >= 0:
@@ -193,7 +196,7 @@ def _border_classes(bias: Float) -> tuple[Float, tuple[int, ...], tuple[int, ...
 
 
 def _finish(
-    target: Format, x: Quantized, codes: NDArray[np.int8], scales: Float, bias: Float
+    scope: Scope, target: Format, x: Quantized, codes: NDArray[np.int8], scales: Float, bias: Float
 ) -> tuple[LinearConfig, tuple[NDArray[np.int32], ...]]:
     """Configuration and constants of ``linear``; ``codes`` has output channels first."""
     acc_scale = float(x.scale) * scales
@@ -201,7 +204,7 @@ def _finish(
     shifted = bias + x.offset * sums * scales
     folded = np.floor(shifted / acc_scale + 0.5) - int(x.zero_point) * sums
     multiplier: FixedPoint = target.multiplier(acc_scale)
-    _check_accumulator(target, x, codes, folded, multiplier.left)
+    _check_accumulator(scope, target, x, codes, folded, multiplier.left)
     config = LinearConfig(
         multiplier.left, target.zero_point, target.qmin, target.qmax, target.dtype
     )
@@ -214,10 +217,17 @@ def _finish(
 
 
 def _check_accumulator(
-    target: Format, x: Quantized, codes: NDArray[np.int8], bias: Float, left: int
+    scope: Scope,
+    target: Format,
+    x: Quantized,
+    codes: NDArray[np.int8],
+    bias: Float,
+    left: int,
 ) -> None:
     """Prove that no accumulator, pre-shifted, leaves int32."""
-    low, high = INT_RANGE[x.spec.dtype]
+    zero_point = int(x.zero_point)  # of the padding
+    low, high = code_range(scope, x)
+    low, high = min(low, zero_point, 0), max(high, zero_point, 0)
     weights = codes.reshape(len(codes), -1).astype(np.int64)
     positive, negative = np.maximum(weights, 0).sum(1), np.minimum(weights, 0).sum(1)
     greatest = positive * high + negative * low + bias.max(0)

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from tvm_passes.errors import LoweringError
-from tvm_passes.numerics import FixedPoint
+from tvm_passes.numerics import INT_RANGE, FixedPoint
 from tvm_passes.ops.base import TensorSpec, config_of, operator_of
 from tvm_passes.rewrite import Scope
+
+VIEWS = ("relax.reshape", "relax.permute_dims", "relax.strided_slice")
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -97,6 +99,27 @@ def is_integer_call(expr: relax.Expr, name: str) -> bool:
     """Whether ``expr`` calls ``R.pocketvit.<name>``."""
     operator = operator_of(expr)
     return operator is not None and operator.name == name
+
+
+def origin(scope: Scope, expr: relax.Expr) -> relax.Expr:
+    """What a tensor is computed by, seen through views."""
+    producer = scope.producer(expr)
+    while any(is_call(producer, name) for name in VIEWS):
+        producer = scope.producer(producer.args[0])
+    return producer
+
+
+def code_range(scope: Scope, x: Quantized) -> tuple[int, int]:
+    """Least and greatest code that a tensor can have, as far as its producer tells."""
+    producer = origin(scope, x.codes)
+    low, high = INT_RANGE[x.spec.dtype]
+    if is_integer_call(producer, "lut"):
+        table = array_of(producer.args[1])
+        return (low, high) if table is None else (int(table.min()), int(table.max()))
+    config = None if operator_of(producer) is None else config_of(producer)
+    if getattr(config, "raw", False):  # accumulators of a product
+        return low, high
+    return getattr(config, "qmin", low), getattr(config, "qmax", high)
 
 
 def output_format(call: relax.Call) -> Format:

@@ -3,20 +3,10 @@
 import numpy as np
 from tvm import relax
 
-from tvm_passes.lowering.quantized import array_of, is_call, is_integer_call, quantized
+from tvm_passes.lowering.quantized import VIEWS, array_of, is_call, is_integer_call, quantized
 from tvm_passes.ops.base import TensorSpec, call, config_of
 from tvm_passes.ops.qdq import DequantizeConfig
 from tvm_passes.rewrite import Scope
-
-VIEWS = ("relax.reshape", "relax.permute_dims", "relax.strided_slice")
-
-
-def origin(scope: Scope, expr: relax.Expr) -> relax.Expr:
-    """What a tensor is computed by, seen through views."""
-    producer = scope.producer(expr)
-    while any(is_call(producer, name) for name in VIEWS):
-        producer = scope.producer(producer.args[0])
-    return producer
 
 
 def sink_dequantize(scope: Scope, view: relax.Call) -> relax.Expr | None:

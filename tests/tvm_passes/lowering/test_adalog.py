@@ -48,6 +48,21 @@ def test_a_linear_layer_reads_fixed_point_values_and_folds_the_shift(shift: floa
     assert_close(linear(shift), after, x)
 
 
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_the_greatest_value_leaves_room_for_long_sums(axis: int) -> None:
+    w = np.random.default_rng(0).choice([-127, 127], (600, 2)).astype(np.int8)
+    w[:, 0] = 127
+    scales, zeros = ([0.01] * 2, [0] * 2) if axis >= 0 else (0.01, 0)
+
+    def body(graph: Graph, x: relax.Var) -> relax.Expr:
+        weights = graph.dequantize(relax.const(w), scales, zeros, axis)
+        return graph.quantize(graph.emit(relax.op.matmul(read(graph, x), weights)), 1.0)
+
+    before = build([((1, 3, 600), "uint8")], body)
+    after = apply_rules(before, *RULES)
+    assert_close(before, after, codes("uint8", 1, 3, 600) & 31)
+
+
 def test_probabilities_in_adalog_codes_weigh_the_values() -> None:
     def body(graph: Graph, x: relax.Var, v: relax.Var) -> relax.Expr:
         y = graph.emit(relax.op.matmul(read(graph, x), graph.dequantize(v, 0.1, -5)))

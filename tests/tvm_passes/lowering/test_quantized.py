@@ -1,5 +1,7 @@
 """What the rules read off the graph."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from tvm import relax
@@ -9,11 +11,15 @@ from tvm_passes.lowering.quantized import (
     Format,
     Quantized,
     array_of,
+    code_range,
     constant_of,
+    origin,
     output_format,
     quantized,
 )
 from tvm_passes.ops.base import TensorSpec, call
+from tvm_passes.ops.matmul import MatmulConfig
+from tvm_passes.ops.pointwise import LutConfig
 from tvm_passes.ops.qdq import DequantizeConfig, QuantizeConfig
 from tvm_passes.rewrite import Scope
 
@@ -50,6 +56,31 @@ def test_constants_are_found_through_reshapes() -> None:
     found = constant_of(frame, shaped)
     assert found is not None and found.shape == (1, 6, 1) and array_of(shaped) is None
     assert constant_of(frame, X) is None
+
+
+TABLE = np.linspace(5, 90, 256).astype(np.int16)
+QUANTIZER = QuantizeConfig(-8, 7, -1, "int8", "fc")
+RAW = MatmulConfig(True, 0, 0, True, 0, 0, 0, 0, 0, 0, "int32")
+
+
+@pytest.mark.parametrize(
+    ("producer", "expected"),
+    [
+        (lambda x: call("quantize", QUANTIZER, x, np.float32([1]), np.int32([0])), (-8, 7)),
+        (lambda x: call("lut", LutConfig("int16"), x, TABLE), (5, 90)),
+        (lambda x: call("matmul", RAW, x, x), (-(2**31), 2**31 - 1)),
+        (lambda x: relax.op.concat([x, x], 0), (-128, 127)),
+    ],
+)
+def test_the_producer_bounds_the_codes_through_views(producer: Any, expected: Any) -> None:
+    with (frame := scope()).builder.function("main", [X]):
+        with frame.builder.dataflow():
+            made = frame.emit(producer(X))
+            turned = frame.emit(relax.op.permute_dims(made, [1, 0]))
+            output = frame.builder.emit_output(turned)
+        frame.builder.emit_func_output(output)
+    assert code_range(frame, Quantized(turned, np.array(1.0), np.array(0))) == expected
+    assert origin(frame, turned).same_as(frame.producer(made))
 
 
 @pytest.mark.parametrize("scale", [-1.0, float("nan"), 0.5 * 2.0**15])
