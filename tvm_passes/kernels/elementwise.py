@@ -18,14 +18,9 @@ from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.loops import elementwise
 from tvm_passes.kernels.registry import Kernel, kernel
 from tvm_passes.numerics import INT_RANGE
+from tvm_passes.ops.add import AddConfig, ScaledAddConfig
 from tvm_passes.ops.base import OPERATORS, TensorSpec
-from tvm_passes.ops.elementwise import (
-    INT32_MAX,
-    AddConfig,
-    MulConfig,
-    RequantizeConfig,
-    ScaledAddConfig,
-)
+from tvm_passes.ops.elementwise import INT32_MAX, MulConfig, RequantizeConfig
 
 
 def centred(codes: Expr, zero_point: int) -> Expr:

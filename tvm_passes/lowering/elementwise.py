@@ -17,8 +17,9 @@ from tvm_passes.lowering.quantized import (
     output_format,
     quantized,
 )
+from tvm_passes.ops.add import add_config, scaled_add_config
 from tvm_passes.ops.base import TensorSpec, call
-from tvm_passes.ops.elementwise import add_config, mul_config, requantize_config, scaled_add_config
+from tvm_passes.ops.elementwise import mul_config, requantize_config
 from tvm_passes.rewrite import Scope
 
 

@@ -22,8 +22,9 @@ from tests.tvm_passes.modules import (
 from tests.tvm_passes.run_kernel import codes
 from tvm_passes.graph.layout import collapse_views, moves_data
 from tvm_passes.interpret import interpret
+from tvm_passes.ops.add import add_config
 from tvm_passes.ops.base import call
-from tvm_passes.ops.elementwise import add_config, requantize_config
+from tvm_passes.ops.elementwise import requantize_config
 from tvm_passes.ops.matmul import MatmulConfig
 from tvm_passes.ops.pad import PadConfig
 from tvm_passes.ops.pointwise import LutConfig

@@ -6,12 +6,8 @@ import pytest
 import tvm_passes.kernels.elementwise  # noqa: F401, registers the kernels
 from tests.tvm_passes.run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
 from tvm_passes.numerics import INT_RANGE
-from tvm_passes.ops.elementwise import (
-    add_config,
-    mul_config,
-    requantize_config,
-    scaled_add_config,
-)
+from tvm_passes.ops.add import add_config, scaled_add_config
+from tvm_passes.ops.elementwise import mul_config, requantize_config
 
 # shapes of a and b: equal, bias, broadcast inside, broadcast of both, scalar, one element
 SHAPES = [

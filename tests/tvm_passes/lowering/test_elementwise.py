@@ -30,8 +30,9 @@ from tvm_passes.lowering.elementwise import (
     lower_multiply,
     lower_requantize,
 )
+from tvm_passes.ops.add import add_config
 from tvm_passes.ops.base import call
-from tvm_passes.ops.elementwise import RequantizeConfig, add_config, mul_config
+from tvm_passes.ops.elementwise import RequantizeConfig, mul_config
 from tvm_passes.ops.qdq import DequantizeConfig, QuantizeConfig
 
 D, Q = text(DequantizeConfig(-1)), text(quantize_config())

@@ -8,13 +8,9 @@ from numpy.typing import NDArray
 
 from tvm_passes.errors import LoweringError
 from tvm_passes.numerics import INT_RANGE
+from tvm_passes.ops.add import add_config, scaled_add_config
 from tvm_passes.ops.base import OPERATORS, TensorSpec
-from tvm_passes.ops.elementwise import (
-    add_config,
-    mul_config,
-    requantize_config,
-    scaled_add_config,
-)
+from tvm_passes.ops.elementwise import mul_config, requantize_config
 
 add = OPERATORS["add"].reference
 scaled_add = OPERATORS["scaled_add"].reference
