@@ -80,7 +80,8 @@ def _build(result: BuildResult) -> tuple[str, list[Row]]:
 
 @describe.register
 def _measure(result: MeasureResult) -> tuple[str, list[Row]]:
-    return f"{result.model}, {result.recipe}", list(_measurements(result.measurements))
+    rows = list(_measurements(result.measurements, accuracy=True))
+    return f"{result.model}, {result.recipe}", rows
 
 
 def _accuracy(found: Accuracy) -> list[Row]:
@@ -103,7 +104,7 @@ def _comparison(pair: Comparison) -> str:
     return f"{pair.sqnr_db:.1f} dB, same top class on {_percent(pair.agreement)}"
 
 
-def _measurements(measurements: Sequence[Measurement]) -> Iterable[Row]:
+def _measurements(measurements: Sequence[Measurement], accuracy: bool = False) -> Iterable[Row]:
     for measured in measurements:
         name = measured.device
         if measured.latency is not None:
@@ -118,7 +119,7 @@ def _measurements(measurements: Sequence[Measurement]) -> Iterable[Row]:
             yield f"instructions, {name}", _instructions(cost.instructions, cost.by_class)
             if cost.estimated_cycles:
                 yield f"cycles, {name}", f"estimated {_cycles(cost.estimated_cycles)}"
-        if measured.top1 is not None:
+        if accuracy and measured.top1 is not None:
             yield f"top-1, {name}", f"{_percent(measured.top1)} of {measured.labelled} photos"
         if measured.differing_images is not None:
             equal = measured.images - measured.differing_images

@@ -5,6 +5,7 @@ The interface is `tvm_passes/aot/runtime/pocketvit.h`.
 
 import ctypes
 import platform
+import tempfile
 import time
 import weakref
 from collections.abc import Callable
@@ -68,7 +69,7 @@ class HostDevice:
                 "load the host's library, or run this one on an emulated device."
             )
         try:
-            interface = ctypes.CDLL(str(library.resolve()))
+            interface = _load(library)
             version = interface.pocketvit_abi_version()
         except (OSError, AttributeError) as error:
             raise UserError(
@@ -86,6 +87,14 @@ class HostDevice:
                 "give the labels or the reference that belong to it."
             )
         return program
+
+
+def _load(library: Path) -> ctypes.CDLL:
+    """Load a file under a name of its own: of a known name the loader returns what it had then."""
+    with tempfile.TemporaryDirectory(prefix="pocketvit-") as folder:
+        unique = Path(folder) / library.name
+        unique.symlink_to(library.resolve())
+        return ctypes.CDLL(str(unique))
 
 
 class HostProgram:

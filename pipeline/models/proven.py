@@ -24,5 +24,5 @@ PROVEN = (
     Family("EfficientFormer", "efficientformer_l1", "at 224 only"),
     Family("EfficientFormerV2", "efficientformerv2_s0", "at the size of its checkpoint"),
     Family("ViT and DeiT", "deit_tiny_patch16_224", "at the size of its checkpoint"),
-    Family("Swin", "swin_tiny_patch4_window7_224"),
+    Family("Swin", "swin_tiny_patch4_window7_224", "at the size of its checkpoint"),
 )

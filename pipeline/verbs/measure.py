@@ -7,13 +7,13 @@ import numpy as np
 
 from pipeline.artifact import Artifact, read_artifact
 from pipeline.data.preprocessing import Preprocessing
-from pipeline.device import HostDevice, Measurement
+from pipeline.device import Device, HostDevice, Measurement, RpcDevice
 from pipeline.device import measure as measure_library
 from pipeline.device.session import Image, Logits
 from pipeline.errors import UserError
 from pipeline.stages.photos import scan_validation
 from pipeline.stages.workspace import Workspace
-from pipeline.verbs.choice import Choice, Host, Remote
+from pipeline.verbs.choice import Choice, Emulated, Host, Remote
 from pipeline.verbs.result import MeasureResult
 
 RANDOM_IMAGES = 4
@@ -101,9 +101,9 @@ def measure_on(
     Raises:
         UserError: the artifact lacks the library, or the device fails.
     """
-    library = artifact.library(target or suitable_target(artifact, choice))
     classes = artifact.manifest.model.num_classes
     with choice.open(workspace.reporter) as device:
+        library = artifact.library(target or suitable_target(artifact, choice, device))
         with workspace.reporter.step(f"measure on {choice.name}", len(images)) as step:
             counted = _counted(images, step.advance)
             if isinstance(choice, Host):
@@ -111,15 +111,17 @@ def measure_on(
             return measure_library(library, device, counted, classes, expected, runs, warmup)
 
 
-def suitable_target(artifact: Artifact, choice: Choice) -> str:
+def suitable_target(artifact: Artifact, choice: Choice, device: Device) -> str:
     """The target whose library of an artifact a device should run.
 
     Raises:
         UserError: several would do and only the user knows which.
     """
     wanted = choice.targets()
+    if isinstance(device, RpcDevice) and device.info and device.emulated:
+        wanted = Emulated(device.info.emulated_cpu).targets()
     available = [name for name in wanted if name in artifact.manifest.libraries]
-    if isinstance(choice, Remote) and len(available) > 1:
+    if isinstance(choice, Remote) and not device.emulated and len(available) > 1:
         raise UserError(
             f"{artifact.path} has libraries for {', '.join(available)}; say with --target which "
             f"one {choice.name} runs."

@@ -98,3 +98,14 @@ def test_file_that_is_no_library_is_refused(tmp_path: Path) -> None:
 def test_host_cannot_count(compile_host: Compile, images: list[Image]) -> None:
     with pytest.raises(UserError, match="emulated"):
         HostDevice().load(compile_host(), CLASSES).count(images[0], 1, 0)
+
+
+def test_a_library_that_was_built_again_is_loaded_again(
+    compile_host: Compile, images: list[Image]
+) -> None:
+    library = compile_host()
+    before = HostDevice().load(library, CLASSES)
+    compile_host("FAIL").replace(library)
+    with pytest.raises(UserError, match="failed"):
+        HostDevice().load(library, CLASSES).run(images[0])
+    before.run(images[0])
