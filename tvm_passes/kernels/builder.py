@@ -1,6 +1,6 @@
 """Small helpers around TVM's IRBuilder, in which the kernels are written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
@@ -81,6 +81,40 @@ class Accumulators:
     def __setitem__(self, index: int, value: Expr) -> None:
         """Replace vector ``index``."""
         store(self.buffer, index * self.lanes, value, self.lanes)
+
+
+def lanes_of(value: Expr) -> int:
+    """Number of lanes of an expression."""
+    return int(str(value.ty.dtype).partition("x")[2] or 1)
+
+
+def lane_slice(value: Expr, start: int, lanes: int) -> Expr:
+    """``lanes`` consecutive lanes of a vector."""
+    if lanes_of(value) == lanes:
+        return value
+    if isinstance(value, tirx.Broadcast):
+        return splat(value.value, lanes)
+    return tirx.Shuffle([value], [int32(lane) for lane in range(start, start + lanes)])
+
+
+def join(parts: Sequence[Expr]) -> Expr:
+    """One vector of the lanes of all ``parts``, which are alike."""
+    if len(parts) == 1:
+        return parts[0]
+    total = sum(map(lanes_of, parts))
+    return tirx.Shuffle(list(parts), [int32(lane) for lane in range(total)])
+
+
+def by_register(lanes: int, compute: Callable[..., Expr], *values: Expr) -> Expr | None:
+    """``compute`` on pieces of ``lanes`` lanes, joined again; None if the vectors do not divide."""
+    total = lanes_of(values[0])
+    if total % lanes:
+        return None
+    pieces = [
+        compute(*(lane_slice(value, start, lanes) for value in values))
+        for start in range(0, total, lanes)
+    ]
+    return join(pieces)
 
 
 def splat(value: Expr, lanes: int) -> Expr:

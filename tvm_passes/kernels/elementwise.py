@@ -17,7 +17,6 @@ from tvm_passes.kernels.fixed_point import (
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.loops import elementwise
 from tvm_passes.kernels.registry import Kernel, kernel
-from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.add import AddConfig, ScaledAddConfig
 from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.elementwise import INT32_MAX, MulConfig, RequantizeConfig
@@ -31,10 +30,7 @@ def centred(codes: Expr, zero_point: int) -> Expr:
 
 def codes(value: Expr, zero_point: int, qmin: int, qmax: int, dtype: str) -> Expr:
     """Rounded int32 values to codes."""
-    shifted = value + constant(zero_point, value) if zero_point else value
-    if (qmin, qmax) == INT_RANGE["int32"]:
-        return shifted
-    return saturate(shifted, qmin, qmax, dtype)
+    return saturate(value, qmin, qmax, dtype, zero_point)
 
 
 def pre_shifted(value: Expr, left: int) -> Expr:
@@ -64,7 +60,7 @@ def requantize_kernel(config: RequantizeConfig, specs: Sequence[TensorSpec], isa
         return rescaled(x, config, constant(config.multiplier, x), constant(config.shift, x), isa)
 
     out = OPERATORS["requantize"].infer(config, specs)
-    return elementwise(specs, out, isa.lanes, compute)
+    return elementwise(specs, out, isa.wide, compute)
 
 
 @kernel("mul")
@@ -82,7 +78,7 @@ def mul(config: MulConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
             isa,
         )
 
-    return elementwise(specs, OPERATORS["mul"].infer(config, specs), isa.lanes, compute)
+    return elementwise(specs, OPERATORS["mul"].infer(config, specs), isa.wide, compute)
 
 
 @kernel("add")
@@ -98,7 +94,7 @@ def add(config: AddConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
         )
         return _sum(config, a, b, *factors, isa)
 
-    return elementwise(specs, OPERATORS["add"].infer(config, specs), isa.lanes, compute)
+    return elementwise(specs, OPERATORS["add"].infer(config, specs), isa.wide, compute)
 
 
 @kernel("scaled_add")
@@ -110,7 +106,7 @@ def scaled_add(config: ScaledAddConfig, specs: Sequence[TensorSpec], isa: Isa) -
         a, b, multiplier_a, multiplier_b = values
         return _sum(config, a, b, multiplier_a, multiplier_b, isa)
 
-    return elementwise(specs, OPERATORS["scaled_add"].infer(config, specs), isa.lanes, compute)
+    return elementwise(specs, OPERATORS["scaled_add"].infer(config, specs), isa.wide, compute)
 
 
 def _sum(

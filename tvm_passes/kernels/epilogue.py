@@ -5,20 +5,15 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import int32, load, splat, store
-from tvm_passes.kernels.fixed_point import constant, requantize, saturate
+from tvm_passes.kernels.fixed_point import requantize, saturate
 from tvm_passes.kernels.isa import Isa
-from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.gemm import LinearConfig
 
 
 def finish(acc: Expr, multiplier: Expr, shift: Expr, config: LinearConfig, isa: Isa) -> Expr:
     """int32 accumulators (scalar or vector) to output codes."""
     value = requantize(acc, multiplier, shift, config.left, isa)
-    if config.zero_point:
-        value = value + constant(config.zero_point, value)
-    if (config.qmin, config.qmax) == INT_RANGE["int32"]:
-        return value
-    return saturate(value, config.qmin, config.qmax, config.dtype)
+    return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
 
 
 def store_channels(

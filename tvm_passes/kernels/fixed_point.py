@@ -1,9 +1,15 @@
-"""The integer contract on TIR expressions, scalar or vector; mirrors ``tvm_passes.numerics``."""
+"""The integer contract on TIR expressions, scalar or vector; mirrors ``tvm_passes.numerics``.
+
+Vectors may be wider than a register: what maps to one instruction is applied register by register.
+"""
 
 from tvm import tirx
 from tvm.ir import Expr
+from tvm.script.ir_builder import tirx as T
 
+from tvm_passes.kernels.builder import by_register
 from tvm_passes.kernels.isa import Isa
+from tvm_passes.numerics import INT_RANGE
 
 
 def _like(dtype: str, expr: Expr) -> str:
@@ -26,12 +32,42 @@ def widen(expr: Expr, dtype: str) -> Expr:
 
 def mulhi(acc: Expr, multiplier: Expr, isa: Isa) -> Expr:
     """``floor(acc * multiplier / 2^31)`` of int32 expressions."""
-    if isa.arch == "aarch64" and str(acc.ty.dtype) == "int32x4":
-        return tirx.call_llvm_pure_intrin(
-            "int32x4", "llvm.aarch64.neon.sqdmulh.v4i32", acc, multiplier
-        )
+    if isa.arch == "aarch64":
+        result = by_register(4, _sqdmulh, acc, multiplier)
+        if result is not None:
+            return result
+    if isa.name == "avx512vnni":
+        result = by_register(16, _even_odd_mulhi, acc, multiplier)
+        if result is not None:
+            return result
     product = widen(acc, "int64") * widen(multiplier, "int64")
     return widen(product >> constant(31, product, "int64"), "int32")
+
+
+def _sqdmulh(acc: Expr, multiplier: Expr) -> Expr:
+    return tirx.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.sqdmulh.v4i32", acc, multiplier)
+
+
+def _even_odd_mulhi(acc: Expr, multiplier: Expr) -> Expr:
+    """Even and odd lanes by ``vpmuldq``, whose results are merged by a mask of dwords."""
+
+    def high(value: Expr) -> Expr:
+        return value >> constant(32, value, "int64")
+
+    def low(value: Expr) -> Expr:
+        return high(value << constant(32, value, "int64"))
+
+    a = T.bind(T.reinterpret("int64x8", acc))
+    b = T.bind(T.reinterpret("int64x8", multiplier))
+    even = (low(a) * low(b)) >> constant(31, a, "int64")
+    odd = (high(a) * high(b)) << constant(1, a, "int64")
+    pairs = [
+        lane + (16 if lane % 2 else 0) for lane in range(16)
+    ]  # even dwords of the first, odd ones of the second
+    return tirx.Shuffle(
+        [T.reinterpret("int32x16", even), T.reinterpret("int32x16", odd)],
+        [tirx.const(lane, "int32") for lane in pairs],
+    )
 
 
 def rounding_shift(value: Expr, shift: Expr, isa: Isa) -> Expr:
@@ -39,12 +75,18 @@ def rounding_shift(value: Expr, shift: Expr, isa: Isa) -> Expr:
 
     Written without a wider type: the bit below the cut is the carry.
     """
-    if isa.arch == "aarch64" and str(value.ty.dtype) == "int32x4":
-        return tirx.call_llvm_pure_intrin(
-            "int32x4", "llvm.aarch64.neon.srshl.v4i32", value, constant(0, value) - shift
-        )
+    if isa.arch == "aarch64":
+        result = by_register(4, _srshl, value, shift)
+        if result is not None:
+            return result
     one = constant(1, value)
     return (value >> shift) + ((value >> (shift - one)) & one)
+
+
+def _srshl(value: Expr, shift: Expr) -> Expr:
+    return tirx.call_llvm_pure_intrin(
+        "int32x4", "llvm.aarch64.neon.srshl.v4i32", value, constant(0, value) - shift
+    )
 
 
 def requantize(acc: Expr, multiplier: Expr, shift: Expr, left: int, isa: Isa) -> Expr:
@@ -53,7 +95,33 @@ def requantize(acc: Expr, multiplier: Expr, shift: Expr, left: int, isa: Isa) ->
     return rounding_shift(mulhi(shifted, multiplier, isa), shift, isa)
 
 
-def saturate(value: Expr, qmin: int, qmax: int, dtype: str) -> Expr:
-    """Clamp an int32 expression to ``[qmin, qmax]`` and narrow it to ``dtype``."""
-    clamped = tirx.max(tirx.min(value, constant(qmax, value)), constant(qmin, value))
-    return widen(clamped, dtype)
+def clamp(value: Expr, low: int, high: int, dtype: str) -> Expr:
+    """Clamp an expression of ``dtype``."""
+    top, bottom = constant(high, value, dtype), constant(low, value, dtype)
+    return tirx.max(tirx.min(value, top), bottom)
+
+
+def narrow(value: Expr, dtype: str) -> Expr:
+    """Saturate an int32 or int16 expression to ``dtype``: one instruction where the ISA has it."""
+    source = str(value.ty.dtype).partition("x")[0]
+    return value if source == dtype else widen(clamp(value, *INT_RANGE[dtype], source), dtype)
+
+
+def saturate(value: Expr, qmin: int, qmax: int, dtype: str, zero_point: int = 0) -> Expr:
+    """Codes of int32 values: add the zero point, clamp to ``[qmin, qmax]``, narrow to ``dtype``.
+
+    For 8-bit codes narrowing to int16 comes first: their zero point is small, so that a saturated
+    int16 plus the zero point saturates where the int32 would.
+    """
+    if INT_RANGE[dtype][1] > 255:
+        shifted = value + constant(zero_point, value) if zero_point else value
+        if (qmin, qmax) == INT_RANGE[dtype]:
+            return narrow(shifted, dtype)
+        return widen(clamp(shifted, qmin, qmax, "int32"), dtype)
+    codes = narrow(value, "int16")
+    if zero_point:
+        codes = tirx.call_llvm_pure_intrin(
+            str(codes.ty.dtype), "llvm.sadd.sat", codes, constant(zero_point, codes, "int16")
+        )
+    codes = narrow(codes, dtype)
+    return codes if (qmin, qmax) == INT_RANGE[dtype] else clamp(codes, qmin, qmax, dtype)

@@ -11,6 +11,8 @@ class Isa:
         name: key of ``ISAS``.
         arch: "aarch64", "x86" or "any".
         lanes: int32 lanes of one vector register.
+        wide: elements per step of the element-wise kernels: LLVM splits such vectors into
+            registers, and int8 data fill theirs.
         registers: vector registers that a micro-kernel may count on.
         dot: the four-way int8 dot product into int32 lanes: "sdot" (s8 x s8), "vpdpbusd"
             (u8 x s8) or None.
@@ -21,6 +23,7 @@ class Isa:
     name: str
     arch: str
     lanes: int
+    wide: int
     registers: int
     dot: str | None
     mattr: tuple[str, ...] = ()
@@ -30,11 +33,11 @@ class Isa:
 ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("neon-dotprod", "aarch64", 4, 32, "sdot", ("+neon", "+dotprod")),
-        Isa("neon-i8mm", "aarch64", 4, 32, "sdot", ("+neon", "+dotprod", "+i8mm")),
-        Isa("neon", "aarch64", 4, 32, None, ("+neon",)),
-        Isa("avx512vnni", "x86", 16, 32, "vpdpbusd", (), "icelake-server"),
-        Isa("avx2", "x86", 8, 16, None, (), "haswell"),
-        Isa("portable", "any", 4, 16, None),
+        Isa("neon-dotprod", "aarch64", 4, 16, 32, "sdot", ("+neon", "+dotprod")),
+        Isa("neon-i8mm", "aarch64", 4, 16, 32, "sdot", ("+neon", "+dotprod", "+i8mm")),
+        Isa("neon", "aarch64", 4, 16, 32, None, ("+neon",)),
+        Isa("avx512vnni", "x86", 16, 32, 32, "vpdpbusd", (), "icelake-server"),
+        Isa("avx2", "x86", 8, 16, 16, None, (), "haswell"),
+        Isa("portable", "any", 4, 8, 16, None),
     )
 }

@@ -50,7 +50,7 @@ def pwl(config: PwlConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
         return codes(value, config.zero_point, config.qmin, config.qmax, config.dtype)
 
     out = OPERATORS["pwl"].infer(config, specs)
-    return elementwise(specs, out, isa.lanes, compute, tables=2)
+    return elementwise(specs, out, isa.wide, compute, tables=2)
 
 
 @kernel("adalog_quantize")
@@ -71,4 +71,4 @@ def adalog_quantize(config: AdaLogQuantizeConfig, specs: Sequence[TensorSpec], i
         )
 
     out = OPERATORS["adalog_quantize"].infer(config, specs)
-    return elementwise(specs, out, isa.lanes, compute)
+    return elementwise(specs, out, isa.wide, compute)
