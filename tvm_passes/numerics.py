@@ -80,6 +80,14 @@ def mulhi(acc: ArrayLike, multiplier: ArrayLike) -> Int64:
     return (np.asarray(acc, np.int64) * np.asarray(multiplier, np.int64)) >> 31
 
 
+def mulhrs(a: ArrayLike, b: ArrayLike) -> Int64:
+    """``(a * b + 2^14) >> 15`` of int16 operands that are not both -2^15: an int16 again.
+
+    NEON ``sqrdmulh``, x86 ``vpmulhrsw``.
+    """
+    return (np.asarray(a, np.int64) * np.asarray(b, np.int64) + (1 << 14)) >> 15
+
+
 def rounding_shift(value: ArrayLike, shift: ArrayLike) -> Int64:
     """``floor((value + 2^(shift-1)) / 2^shift)`` for shift >= 1 (NEON ``srshl``)."""
     wide, amount = np.asarray(value, np.int64), np.asarray(shift, np.int64)

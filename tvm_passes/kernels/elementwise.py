@@ -1,4 +1,4 @@
-"""Kernels of ``add``, ``scaled_add``, ``mul`` and ``requantize``."""
+"""``add``, ``scaled_add``, ``mul`` and ``requantize``, lane by lane."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,8 @@ from tvm_passes.kernels.fixed_point import (
     widen,
 )
 from tvm_passes.kernels.isa import Isa
-from tvm_passes.kernels.loops import elementwise
-from tvm_passes.kernels.registry import Kernel, kernel
+from tvm_passes.kernels.lanes import lane_operator
 from tvm_passes.ops.add import AddConfig, ScaledAddConfig
-from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.elementwise import INT32_MAX, MulConfig, RequantizeConfig
 
 
@@ -41,72 +39,48 @@ def pre_shifted(value: Expr, left: int) -> Expr:
     return tirx.max(tirx.min(value, constant(limit, value)), constant(-limit, value))
 
 
-def rescaled(
-    value: Expr, config: MulConfig | RequantizeConfig, multiplier: Expr, shift: Expr, isa: Isa
-) -> Expr:
+def _rescaled(value: Expr, config: MulConfig | RequantizeConfig, isa: Isa) -> Expr:
     """Requantize int32 values with a saturating pre-shift, to codes."""
     acc = pre_shifted(value, config.left)
+    multiplier, shift = constant(config.multiplier, acc), constant(config.shift, acc)
     result = requantize(acc, multiplier, shift, config.left, isa)
     return codes(result, config.zero_point, config.qmin, config.qmax, config.dtype)
 
 
-@kernel("requantize")
-def requantize_kernel(config: RequantizeConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
-    """x of any shape."""
-
-    def compute(values: Sequence[Expr], tables: Sequence[Buffer]) -> Expr:
-        del tables
-        x = centred(values[0], config.zero_x)
-        return rescaled(x, config, constant(config.multiplier, x), constant(config.shift, x), isa)
-
-    out = OPERATORS["requantize"].infer(config, specs)
-    return elementwise(specs, out, isa.wide, compute)
+@lane_operator("requantize")
+def requantize_lanes(
+    config: RequantizeConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa
+) -> Expr:
+    """x in another format."""
+    del tables
+    return _rescaled(centred(values[0], config.zero_x), config, isa)
 
 
-@kernel("mul")
-def mul(config: MulConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
-    """a times b, broadcast."""
-
-    def compute(values: Sequence[Expr], tables: Sequence[Buffer]) -> Expr:
-        del tables
-        product = centred(values[0], config.zero_a) * centred(values[1], config.zero_b)
-        return rescaled(
-            product,
-            config,
-            constant(config.multiplier, product),
-            constant(config.shift, product),
-            isa,
-        )
-
-    return elementwise(specs, OPERATORS["mul"].infer(config, specs), isa.wide, compute)
+@lane_operator("mul")
+def mul(config: MulConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa) -> Expr:
+    """a times b."""
+    del tables
+    product = centred(values[0], config.zero_a) * centred(values[1], config.zero_b)
+    return _rescaled(product, config, isa)
 
 
-@kernel("add")
-def add(config: AddConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
-    """a plus b, broadcast, scalar factors."""
-
-    def compute(values: Sequence[Expr], tables: Sequence[Buffer]) -> Expr:
-        del tables
-        a, b = values
-        factors = (
-            constant(config.multiplier_a, a),
-            constant(config.multiplier_b, b),
-        )
-        return _sum(config, a, b, *factors, isa)
-
-    return elementwise(specs, OPERATORS["add"].infer(config, specs), isa.wide, compute)
+@lane_operator("add")
+def add(config: AddConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa) -> Expr:
+    """a plus b, scalar factors."""
+    del tables
+    a, b = values
+    factors = constant(config.multiplier_a, a), constant(config.multiplier_b, b)
+    return _sum(config, a, b, *factors, isa)
 
 
-@kernel("scaled_add")
-def scaled_add(config: ScaledAddConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
-    """a plus b, broadcast, factors per channel."""
-
-    def compute(values: Sequence[Expr], tables: Sequence[Buffer]) -> Expr:
-        del tables
-        a, b, multiplier_a, multiplier_b = values
-        return _sum(config, a, b, multiplier_a, multiplier_b, isa)
-
-    return elementwise(specs, OPERATORS["scaled_add"].infer(config, specs), isa.wide, compute)
+@lane_operator("scaled_add")
+def scaled_add(
+    config: ScaledAddConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa
+) -> Expr:
+    """a plus b, factors per channel."""
+    del tables
+    a, b, multiplier_a, multiplier_b = values
+    return _sum(config, a, b, multiplier_a, multiplier_b, isa)
 
 
 def _sum(

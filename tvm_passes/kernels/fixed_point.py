@@ -125,3 +125,63 @@ def saturate(value: Expr, qmin: int, qmax: int, dtype: str, zero_point: int = 0)
         )
     codes = narrow(codes, dtype)
     return codes if (qmin, qmax) == INT_RANGE[dtype] else clamp(codes, qmin, qmax, dtype)
+
+
+def mulhrs(a: Expr, b: Expr, isa: Isa) -> Expr:
+    """``(a * b + 2^14) >> 15`` of int16 expressions that are not both -2^15."""
+    result = None
+    if isa.arch == "aarch64":
+        result = by_register(8, _sqrdmulh, a, b)
+    elif isa.name == "avx512vnni":
+        result = by_register(32, _vpmulhrsw, a, b)
+    if result is not None:
+        return result
+    product = widen(a, "int32") * widen(b, "int32")
+    return widen((product + constant(1 << 14, product)) >> constant(15, product), "int16")
+
+
+def _sqrdmulh(a: Expr, b: Expr) -> Expr:
+    return tirx.call_llvm_pure_intrin("int16x8", "llvm.aarch64.neon.sqrdmulh.v8i16", a, b)
+
+
+def _vpmulhrsw(a: Expr, b: Expr) -> Expr:
+    return tirx.call_llvm_pure_intrin("int16x32", "llvm.x86.avx512.pmul.hr.sw.512", a, b)
+
+
+def saturating_add(a: Expr, b: Expr) -> Expr:
+    """``a + b`` of integers of the same type, clamped to its range."""
+    return tirx.call_llvm_pure_intrin(str(a.ty.dtype), "llvm.sadd.sat", a, b)
+
+
+def saturating_shift_left(value: Expr, left: int) -> Expr:
+    """``value << left`` of int16 lanes, clamped to their range."""
+    if not left:
+        return value
+    shift = constant(left, value, "int16")
+    return tirx.call_llvm_pure_intrin(str(value.ty.dtype), "llvm.sshl.sat", value, shift)
+
+
+def rounding_shift_narrow(value: Expr, shift: int, dtype: str, isa: Isa) -> Expr:
+    """``rounding_shift`` of int16 lanes by 1 to 8 bits, saturated to 8-bit ``dtype``."""
+    if isa.arch == "aarch64":
+        name = "sqrshrn" if dtype == "int8" else "sqrshrun"
+
+        def narrowed(lanes: Expr) -> Expr:
+            return tirx.call_llvm_pure_intrin(
+                f"{dtype}x8",
+                f"llvm.aarch64.neon.{name}.v8i8",
+                lanes,
+                tirx.const(shift, "int32"),
+            )
+
+        result = by_register(8, narrowed, value)
+        if result is not None:
+            return result
+    if isa.name == "avx512vnni":
+        factor = constant(1 << (15 - shift), value, "int16")
+        result = by_register(32, _vpmulhrsw, value, factor)
+        if result is not None:
+            return narrow(result, dtype)
+    right, one = constant(shift, value, "int16"), constant(1, value, "int16")
+    rounded = (value >> right) + ((value >> (right - one)) & one)
+    return narrow(rounded, dtype)

@@ -97,11 +97,6 @@ def reciprocal_sqrt(value: Expr) -> tuple[Expr, Expr]:
     return held(tirx.max(tirx.min(y, int64(2**31 - 1)), int64(2**30))), half
 
 
-def saturating_add(a: Expr, b: Expr) -> Expr:
-    """``a + b`` of int32 expressions, clamped to the int32 range."""
-    return tirx.call_llvm_pure_intrin(str(a.ty.dtype), "llvm.sadd.sat", a, b)
-
-
 def lane_sum(vector: Expr, lanes: int) -> Expr:
     """Sum of the lanes of an integer vector."""
     return _reduce("add", vector, lanes)

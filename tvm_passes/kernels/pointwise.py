@@ -1,74 +1,97 @@
-"""Kernels of the pointwise functions: ``lut``, ``pwl`` and ``adalog_quantize``."""
+"""The pointwise functions, lane by lane: ``lut``, ``pwl``, ``pwl8`` and ``adalog_quantize``."""
 
 from collections.abc import Sequence
 
 from tvm import tirx
 from tvm.ir import Expr
+from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.elementwise import codes
-from tvm_passes.kernels.fixed_point import constant, requantize, rounding_shift, saturate, widen
+from tvm_passes.kernels.fixed_point import (
+    clamp,
+    constant,
+    mulhrs,
+    requantize,
+    rounding_shift,
+    rounding_shift_narrow,
+    saturate,
+    saturating_add,
+    saturating_shift_left,
+    widen,
+)
 from tvm_passes.kernels.functions import log2
 from tvm_passes.kernels.isa import Isa
-from tvm_passes.kernels.loops import elementwise
-from tvm_passes.kernels.registry import Kernel, kernel
+from tvm_passes.kernels.lanes import lane_operator
+from tvm_passes.kernels.tables import lookup_codes, lookup_words, pack_words
+from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.adalog import AdaLogQuantizeConfig
-from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.pointwise import LutConfig
 from tvm_passes.ops.pwl import PwlConfig
+from tvm_passes.ops.pwl8 import Pwl8Config
 
 
-@kernel("lut")
-def lut(config: LutConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
-    """One table load per code: scalar code, bound by loads and stores."""
-    del isa
-    first = 128 if specs[0].dtype == "int8" else 0
-
-    def compute(values: Sequence[Expr], tables: Sequence[Buffer]) -> Expr:
-        return tables[0][values[0].astype("int32") + first]
-
-    return elementwise(specs, OPERATORS["lut"].infer(config, specs), 1, compute, tables=1)
+@lane_operator("lut", tables=1)
+def lut(config: LutConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa) -> Expr:
+    """A table entry per code."""
+    (code,), (table,) = values, tables
+    if str(table.dtype) in ("int8", "uint8") and int(table.shape[0]) == 256:
+        return T.reinterpret(_vector(config.dtype, code), lookup_codes(table, code, isa))
+    wide = widen(code, "int32")
+    return table[wide + constant(128, wide)] if _is_signed(code) else table[wide]
 
 
-@kernel("pwl")
-def pwl(config: PwlConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
-    """Slope and base of a segment are gathered; the rest is vector arithmetic."""
-    segments = specs[1].shape[0]
-    half = segments >> 1
-
-    def compute(values: Sequence[Expr], tables: Sequence[Buffer]) -> Expr:
-        slopes, bases = tables
-        x = widen(values[0], "int32")
-        width = constant(config.width, x)
-        segment = tirx.max(
-            tirx.min(x >> width, constant(segments - half - 1, x)), constant(-half, x)
-        )
-        offset = x - (segment << width)
-        index = segment + constant(half, x)
-        line = bases[index] + widen(slopes[index], "int32") * offset
-        value = rounding_shift(line, constant(config.shift, line), isa)
-        return codes(value, config.zero_point, config.qmin, config.qmax, config.dtype)
-
-    out = OPERATORS["pwl"].infer(config, specs)
-    return elementwise(specs, out, isa.wide, compute, tables=2)
+def _vector(dtype: str, like: Expr) -> str:
+    _, cross, lanes = str(like.ty.dtype).partition("x")
+    return dtype + cross + lanes
 
 
-@kernel("adalog_quantize")
-def adalog_quantize(config: AdaLogQuantizeConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
+def _is_signed(code: Expr) -> bool:
+    return str(code.ty.dtype).startswith("int")
+
+
+@lane_operator("pwl", tables=2)
+def pwl(config: PwlConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa) -> Expr:
+    """Slope and base of a segment are gathered; the rest is arithmetic on 32 bits."""
+    slopes, bases = tables
+    half = int(slopes.shape[0]) >> 1
+    x = widen(values[0], "int32")
+    width = constant(config.width, x)
+    segment = clamp(x >> width, -half, half - 1, "int32")
+    offset = x - (segment << width)
+    index = segment + constant(half, x)
+    line = bases[index] + widen(slopes[index], "int32") * offset
+    value = rounding_shift(line, constant(config.shift, line), isa)
+    return codes(value, config.zero_point, config.qmin, config.qmax, config.dtype)
+
+
+@lane_operator("pwl8", tables=2, pack=pack_words)
+def pwl8(config: Pwl8Config, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa) -> Expr:
+    """Slope and base of a segment are looked up; the rest is arithmetic on 16 bits."""
+    x = T.bind(values[0])
+    entries = int(tables[0].shape[0]) // (2 if isa.arch == "aarch64" else 1)
+    half = entries >> 1
+    segment = x >> constant(config.width, x, "int16")
+    if 32768 >> config.width > half:
+        segment = clamp(segment, -half, half - 1, "int16")
+    slope, base = lookup_words(tables, segment + constant(half, x, "int16"), entries, isa)
+    reach = saturating_shift_left(x, config.left)
+    line = T.bind(saturating_add(base, mulhrs(slope, reach, isa)))
+    code = rounding_shift_narrow(line, config.shift, config.dtype, isa)
+    if (config.qmin, config.qmax) == INT_RANGE[config.dtype]:
+        return code
+    return clamp(code, config.qmin, config.qmax, config.dtype)
+
+
+@lane_operator("adalog_quantize")
+def adalog_quantize(
+    config: AdaLogQuantizeConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa
+) -> Expr:
     """One logarithm and one requantize per code."""
-
-    def compute(values: Sequence[Expr], tables: Sequence[Buffer]) -> Expr:
-        del tables
-        x = widen(values[0], "int32")
-        value = (x << constant(config.left, x)) + constant(config.offset, x)
-        octaves = constant(config.constant, x) - log2(tirx.max(value, constant(1, x)), isa)
-        code = requantize(
-            octaves, constant(config.multiplier, x), constant(config.shift, x), 0, isa
-        )
-        zero = constant(config.qmax, x)
-        return saturate(
-            tirx.Select(value > constant(0, x), code, zero), 0, config.qmax, config.dtype
-        )
-
-    out = OPERATORS["adalog_quantize"].infer(config, specs)
-    return elementwise(specs, out, isa.wide, compute)
+    del tables
+    x = widen(values[0], "int32")
+    value = (x << constant(config.left, x)) + constant(config.offset, x)
+    octaves = constant(config.constant, x) - log2(tirx.max(value, constant(1, x)), isa)
+    code = requantize(octaves, constant(config.multiplier, x), constant(config.shift, x), 0, isa)
+    zero = constant(config.qmax, x)
+    return saturate(tirx.Select(value > constant(0, x), code, zero), 0, config.qmax, config.dtype)

@@ -9,7 +9,14 @@ from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import build_kernel, int32, load, splat, store
 from tvm_passes.kernels.elementwise import codes
-from tvm_passes.kernels.fixed_point import constant, mulhi, requantize, rounding_shift, widen
+from tvm_passes.kernels.fixed_point import (
+    constant,
+    mulhi,
+    requantize,
+    rounding_shift,
+    saturating_add,
+    widen,
+)
 from tvm_passes.kernels.functions import (
     exp2_negative,
     held,
@@ -18,7 +25,6 @@ from tvm_passes.kernels.functions import (
     lane_sum,
     log2_wide,
     reciprocal,
-    saturating_add,
 )
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.loops import collapse, nested, vector_loop

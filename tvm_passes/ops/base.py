@@ -82,8 +82,18 @@ def register(operator: Operator) -> Operator:
 def call(name: str, config: Any, *args: relax.Expr | NDArray[Any]) -> relax.Call:
     """A call of integer operator ``name``; NumPy arrays become Relax constants."""
     tensors = [relax.const(arg) if isinstance(arg, np.ndarray) else arg for arg in args]
-    text = json.dumps(dataclasses.asdict(config), sort_keys=True)
-    return relax.Call(tvm.ir.Op.get(PREFIX + name), [*tensors, tvm.ir.StringImm(text)])
+    return relax.Call(tvm.ir.Op.get(PREFIX + name), [*tensors, tvm.ir.StringImm(encode(config))])
+
+
+def encode(config: Any) -> str:
+    """A configuration as JSON."""
+    return json.dumps(dataclasses.asdict(config), sort_keys=True)
+
+
+def decode(name: str, text: str) -> Any:
+    """The configuration of operator ``name`` that ``encode`` wrote."""
+    values = json.loads(text)
+    return OPERATORS[name].config(**{key: _frozen(value) for key, value in values.items()})
 
 
 def operator_of(expr: relax.Expr) -> Operator | None:
@@ -99,8 +109,7 @@ def config_of(expr: relax.Call) -> Any:
     operator = operator_of(expr)
     if operator is None:
         raise LoweringError(f"{expr.op} is not an integer operator")
-    values = json.loads(str(expr.args[-1].value))
-    return operator.config(**{key: _frozen(value) for key, value in values.items()})
+    return decode(operator.name, str(expr.args[-1].value))
 
 
 def _frozen(value: Any) -> Any:

@@ -8,6 +8,7 @@ from tests.tvm_passes.run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, co
 from tvm_passes.ops.adalog import adalog_quantize_config
 from tvm_passes.ops.pointwise import LutConfig, adalog_table
 from tvm_passes.ops.pwl import pwl_tables
+from tvm_passes.ops.pwl8 import pwl8_tables
 
 ALL_INT16 = np.arange(-32768, 32768).astype(np.int16)
 ALL_INT8 = np.arange(-128, 128).astype(np.int8)
@@ -33,6 +34,21 @@ def calls() -> list[Call]:
         tables = pwl_tables(function, limit / 32767, *output, dtype)
         for x in (ALL_INT16.reshape(2, -1), ALL_INT16[:77]):
             result.append(("pwl", tables.config, [x, tables.slope, tables.base]))
+    for function, limit, low, high in [
+        ("silu", 20.0, -0.28, 20.0),
+        ("gelu", 0.5, -0.17, 0.35),
+        ("sigmoid", 100.0, 0.0, 1.0),
+        ("hardsigmoid", 10.0, 0.0, 1.0),  # 128 segments
+    ]:
+        step = (high - low) / 255
+        for qmax in (127, 90):
+            output = (step, round(-128 - low / step), -128, qmax)
+            lines = pwl8_tables(function, limit / 32767, *output, "int8")
+            for x in (ALL_INT16.reshape(2, -1), ALL_INT16[30000:30077]):
+                result.append(("pwl8", lines.config, [x, lines.slope, lines.base]))
+    output = (10.0 / 255, 0, 0, 255)
+    lines = pwl8_tables("silu", 10.0 / 32767, *output, "uint8")
+    result.append(("pwl8", lines.config, [ALL_INT16, lines.slope, lines.base]))
     for q, bits, shift in [(19, 4, 0.17), (10, 8, 0.0), (137, 3, 0.17)]:
         config = adalog_quantize_config(5 / 32767, 0, 4.3, q, bits, shift)
         result.append(("adalog_quantize", config, [ALL_INT16]))

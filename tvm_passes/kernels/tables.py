@@ -1,0 +1,148 @@
+"""Lookups of many lanes at once in tables that stay in registers.
+
+NEON's ``tbl`` looks up bytes in 64 bytes, AVX-512's ``vpermi2w`` words in 64 words and ``vpermi2b``
+bytes in 128 bytes. Other ISAs gather.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import Buffer
+
+from tvm_passes.kernels.builder import by_register, int32, join, lane_slice, lanes_of, load, splat
+from tvm_passes.kernels.fixed_point import constant, widen
+from tvm_passes.kernels.isa import Isa
+
+BLOCK = 64  # entries of one NEON lookup, and of one lookup of words in AVX-512
+
+
+def split_planes(table: NDArray[np.int16]) -> NDArray[np.int8]:
+    """Low bytes, then high bytes: what NEON looks up."""
+    return np.concatenate([table.view(np.int8)[0::2], table.view(np.int8)[1::2]])
+
+
+def pack_words(tables: Sequence[NDArray[Any]], isa: Isa) -> Sequence[NDArray[Any]]:
+    """Tables of words as ``lookup_words`` wants them."""
+    return [split_planes(table) for table in tables] if isa.arch == "aarch64" else tables
+
+
+def lookup_words(tables: Sequence[Buffer], index: Expr, entries: int, isa: Isa) -> list[Expr]:
+    """int16 entries of several tables at the same index.
+
+    Args:
+        tables: of ``entries`` words each, packed by ``pack_words``.
+        index: int16 lanes in [0, entries).
+        entries: 64 or 128.
+        isa: instruction set.
+    """
+    lanes = lanes_of(index)
+    if isa.arch == "aarch64" and lanes % 8 == 0:
+        bytes_ = T.bind(widen(index, "uint8"))
+        return [_words_by_bytes(table, bytes_, entries) for table in tables]
+    if isa.name == "avx512vnni" and lanes in (16, 32, 64):
+        whole = T.bind(index if lanes >= 32 else join([index, index]))
+        found = [_permuted_words(table, whole, entries) for table in tables]
+        return [T.bind(lane_slice(words, 0, lanes)) for words in found]
+    wide = widen(index, "int32")
+    if isa.arch == "aarch64":  # planes of bytes
+        return [
+            widen(widen(table[wide], "uint8"), "int16")
+            | (
+                widen(table[wide + constant(entries, wide)], "int16") << constant(8, index, "int16")
+            )
+            for table in tables
+        ]
+    return [table[wide] for table in tables]
+
+
+def _words_by_bytes(table: Buffer, index: Expr, entries: int) -> Expr:
+    low, high = (_bytes(table, plane * entries, index, entries) for plane in range(2))
+    lanes = lanes_of(index)
+    order = [int32(lane // 2 + (lanes if lane % 2 else 0)) for lane in range(2 * lanes)]
+    return T.bind(T.reinterpret(f"int16x{lanes}", tirx.Shuffle([low, high], order)))
+
+
+def _bytes(table: Buffer, first: int, index: Expr, entries: int) -> Expr:
+    """``table[first + index]`` for unsigned bytes below ``entries``, a multiple of 64."""
+
+    def block(number: int) -> list[Expr]:
+        start = first + number * BLOCK
+        return [load(table, start + part * 16, 16) for part in range(4)]
+
+    def piece(bytes_: Expr) -> Expr:
+        lanes = lanes_of(bytes_)
+        kind, suffix = f"int8x{lanes}", f"v{lanes}i8"
+        at = T.reinterpret(kind, bytes_)
+        found = tirx.call_llvm_pure_intrin(kind, f"llvm.aarch64.neon.tbl4.{suffix}", *block(0), at)
+        for number in range(1, entries // BLOCK):  # out of range keeps what was found
+            at = at - constant(BLOCK, at, "int8")
+            found = tirx.call_llvm_pure_intrin(
+                kind, f"llvm.aarch64.neon.tbx4.{suffix}", found, *block(number), at
+            )
+        return found
+
+    result = by_register(16, piece, index)
+    if result is None:
+        result = by_register(8, piece, index)
+    assert result is not None
+    return T.bind(result)
+
+
+def _permuted_words(table: Buffer, index: Expr, entries: int) -> Expr:
+    def piece(words: Expr) -> Expr:
+        found = [
+            tirx.call_llvm_pure_intrin(
+                "int16x32",
+                "llvm.x86.avx512.vpermi2var.hi.512",
+                load(table, start, 32),
+                words,
+                load(table, start + 32, 32),
+            )
+            for start in range(0, entries, BLOCK)
+        ]
+        if len(found) == 1:
+            return found[0]
+        return tirx.Select(words < splat(tirx.const(BLOCK, "int16"), 32), *found)
+
+    result = by_register(32, piece, index)
+    assert result is not None
+    return result
+
+
+def lookup_codes(table: Buffer, codes: Expr, isa: Isa) -> Expr:
+    """``table[code]`` for 8-bit codes and a table of 256 bytes in the order of unsigned codes
+    (int8: of ``code + 128``)."""
+    lanes = lanes_of(codes)
+    signed = str(codes.ty.dtype).startswith("int8")
+    if isa.arch == "aarch64" and lanes % 8 == 0:
+        flipped = codes ^ constant(-128, codes, "int8") if signed else codes
+        index = T.bind(T.reinterpret(f"uint8x{lanes}", flipped))
+        return _bytes(table, 0, index, 256)
+    if isa.name == "avx512vnni" and lanes in (16, 32, 64):
+        return _permuted_bytes(table, codes, signed)
+    wide = widen(codes, "int32")
+    return table[wide + constant(128, wide)] if signed else table[wide]
+
+
+def _permuted_bytes(table: Buffer, codes: Expr, signed: bool) -> Expr:
+    """Two lookups of 128 bytes by the low seven bits, chosen by the sign bit."""
+    lanes = lanes_of(codes)
+    whole = T.bind(join([T.reinterpret(f"int8x{lanes}", codes)] * (64 // lanes)))
+    halves = [
+        tirx.call_llvm_pure_intrin(
+            "int8x64",
+            "llvm.x86.avx512.vpermi2var.qi.512",
+            load(table, start, 64),
+            whole,
+            load(table, start + 64, 64),
+        )
+        for start in (0, 128)
+    ]
+    negative, positive = halves if signed else halves[::-1]
+    below = whole < splat(tirx.const(0, "int8"), 64)
+    return lane_slice(T.bind(tirx.Select(below, negative, positive)), 0, lanes)
