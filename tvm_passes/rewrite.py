@@ -4,6 +4,7 @@ A pass is a rule that sees one call at a time, in order, with its arguments alre
 returns a replacement or None. What was bound before can be looked up with ``Scope.producer``.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,10 +24,12 @@ class Scope:
     Attributes:
         builder: where new bindings go.
         bindings: what each new variable is bound to.
+        uses: how often each new variable was read before the pass, where it has a counterpart.
     """
 
     builder: relax.BlockBuilder
     bindings: dict[relax.Var, relax.Expr] = field(default_factory=dict)
+    uses: Counter[relax.Var] = field(default_factory=Counter)
 
     def emit(self, expr: relax.Expr) -> relax.Var:
         """Bind ``expr`` to a new variable."""
@@ -55,6 +58,19 @@ def main_bindings(mod: tvm.IRModule) -> list[relax.VarBinding]:
     if not isinstance(body, relax.SeqExpr):
         raise LoweringError("main is not a sequence of bindings")
     return [binding for block in body.blocks for binding in block.bindings]
+
+
+def read_variables(expr: relax.Expr) -> list[relax.Var]:
+    """The variables that ``expr`` reads, each as often as it reads it."""
+    if isinstance(expr, relax.Var):
+        return [expr]
+    if isinstance(expr, relax.Tuple):
+        parts = list(expr.fields)
+    elif isinstance(expr, relax.TupleGetItem):
+        parts = [expr.tuple_value]
+    else:
+        parts = list(expr.args) if isinstance(expr, relax.Call) else []
+    return [variable for part in parts for variable in read_variables(part)]
 
 
 def substitute(expr: relax.Expr, new: dict[relax.Var, relax.Expr]) -> relax.Expr:
@@ -105,6 +121,8 @@ def rewrite_main(
     builder = relax.BlockBuilder()
     scope = Scope(builder)
     params = params or list(function.params)
+    results = [binding.value for binding in main_bindings(mod)] + [function.body.body]
+    uses = Counter(variable for result in results for variable in read_variables(result))
     new: dict[relax.Var, relax.Expr] = dict(zip(function.params, params, strict=True))
     with builder.function(MAIN, params, attrs=dict(function.attrs or {})):
         with builder.dataflow():
@@ -116,6 +134,8 @@ def rewrite_main(
                 if not isinstance(value, relax.Var | relax.Tuple):
                     value = scope.emit(value)
                 new[binding.var] = value
+                if isinstance(value, relax.Var):
+                    scope.uses[value] += uses[binding.var]
             result = builder.emit_output(finish(scope, substitute(function.body.body, new)))
         builder.emit_func_output(result)
     rebuilt = builder.get()

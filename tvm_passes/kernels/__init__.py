@@ -5,12 +5,12 @@ Importing this package registers all of them.
 
 from tvm_passes.kernels import (  # noqa: F401
     elementwise,
-    gemm,
     matmul,
     norm,
     pad,
     pointwise,
     pooling,
+    products,
     resize,
     softmax,
 )

@@ -102,6 +102,9 @@ def join(parts: Sequence[Expr]) -> Expr:
     if len(parts) == 1:
         return parts[0]
     total = sum(map(lanes_of, parts))
+    first = parts[0]
+    if isinstance(first, tirx.Broadcast) and all(part is first for part in parts):
+        return splat(first.value, total)
     return tirx.Shuffle(list(parts), [int32(lane) for lane in range(total)])
 
 

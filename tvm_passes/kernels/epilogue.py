@@ -1,13 +1,282 @@
-"""The end of every product: requantize an accumulator vector, clamp, narrow and store it."""
+"""The end of every product: requantize the accumulators, the fused steps, the store.
 
+All of it happens in registers, on the accumulators of one output pixel at a time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
-from tvm_passes.kernels.builder import int32, load, splat, store
+from tvm_passes.kernels.builder import join, lane_slice, lanes_of, load, splat, store
 from tvm_passes.kernels.fixed_point import requantize, saturate
 from tvm_passes.kernels.isa import Isa
+from tvm_passes.kernels.lanes import LANE_OPERATORS
+from tvm_passes.ops.base import OPERATORS, TensorSpec
+from tvm_passes.ops.fused import Step
 from tvm_passes.ops.gemm import LinearConfig
+from tvm_passes.ops.pad import PadConfig
+
+MULTIPLIER, SHIFT = 3, 4  # argument indices of the products
+PREVIOUS = -1
+TOGETHER = 64  # lanes of several pixels that go through the steps together
+
+
+@dataclass(frozen=True)
+class FusedStep:
+    """A lane operator after a product.
+
+    Attributes:
+        operator: its name.
+        config: its configuration.
+        operands: index of the argument that each operand is, or ``PREVIOUS``.
+        tables: indices of the arguments that are its tables.
+    """
+
+    operator: str
+    config: Any
+    operands: tuple[int, ...]
+    tables: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EpiloguePlan:
+    """What follows a product, before any buffer exists.
+
+    Attributes:
+        steps: lane operators in order.
+        extra: specs of the arguments after the product's own five.
+        out: spec of the last lane operator's result, unpadded.
+        pad: padding of the output, if it is stored into a padded map.
+    """
+
+    steps: tuple[FusedStep, ...]
+    extra: tuple[TensorSpec, ...]
+    out: TensorSpec
+    pad: PadConfig | None = None
+
+    @property
+    def stored(self) -> TensorSpec:
+        """Spec of what is stored."""
+        return OPERATORS["pad"].infer(self.pad, [self.out]) if self.pad else self.out
+
+    def packed_specs(self, isa: Isa) -> list[TensorSpec]:
+        """Specs of the extra arguments as the kernel wants them."""
+        return [TensorSpec(array.shape, str(array.dtype)) for array in self._packed({}, isa)]
+
+    def pack(self, constants: Mapping[int, NDArray[Any]], isa: Isa) -> dict[int, NDArray[Any]]:
+        """Constant extra arguments as the kernel wants them; the others are left out."""
+        packed = self._packed(constants, isa)
+        return {
+            index: packed[index - SHIFT - 1]
+            for index in constants
+            if SHIFT < index <= SHIFT + len(self.extra)
+        }
+
+    def _packed(self, constants: Mapping[int, NDArray[Any]], isa: Isa) -> list[NDArray[Any]]:
+        arrays = [
+            constants.get(index, np.broadcast_to(np.zeros((), spec.dtype), spec.shape))
+            for index, spec in enumerate(self.extra, SHIFT + 1)
+        ]
+        for step in self.steps:
+            places = [index - SHIFT - 1 for index in step.tables]
+            tables = [np.ascontiguousarray(arrays[place]) for place in places]
+            packed = LANE_OPERATORS[step.operator].packed(tables, isa)
+            for place, array in zip(places, packed, strict=True):
+                arrays[place] = array
+        return arrays
+
+
+def plan_epilogue(
+    steps: Sequence[Step], specs: Sequence[TensorSpec], product: TensorSpec
+) -> EpiloguePlan:
+    """The plan for the steps of a fused call after its anchor.
+
+    Args:
+        steps: lane operators, and possibly a ``pad`` at the end.
+        specs: all arguments of the fused call.
+        product: spec of the anchor's result.
+    """
+    previous, out, pad = len(specs), product, None
+    fused = []
+    for step in steps:
+        config = step.decoded()
+        known = {previous: out, **dict(enumerate(specs))}
+        inputs = tuple(PREVIOUS if index == previous else index for index in step.inputs)
+        previous += 1
+        if step.operator == "pad":
+            pad = config
+            continue
+        out = OPERATORS[step.operator].infer(config, [known[index] for index in step.inputs])
+        count = len(inputs) - LANE_OPERATORS[step.operator].tables
+        fused.append(FusedStep(step.operator, config, inputs[:count], inputs[count:]))
+    return EpiloguePlan(tuple(fused), tuple(specs[SHIFT + 1 :]), out, pad)
+
+
+class Epilogue:
+    """Emits the end of a product."""
+
+    def __init__(
+        self,
+        plan: EpiloguePlan,
+        config: LinearConfig,
+        specs: Sequence[TensorSpec],
+        buffers: Sequence[Buffer],
+        columns: int,
+        isa: Isa,
+    ) -> None:
+        """Set the epilogue up.
+
+        Args:
+            plan: what follows the product.
+            config: output format of the product itself.
+            specs: arguments of the kernel before packing.
+            buffers: its flat buffers; multiplier and shift (one int32 per channel, padded to whole
+                vectors) at their places, the output last.
+            columns: output pixels in a row, as ``store`` counts rows.
+            isa: instruction set.
+        """
+        self.plan, self.config, self.specs, self.isa = plan, config, specs, isa
+        self.buffers, self.out = buffers, buffers[-1]
+        self.columns, self.channels = columns, plan.out.shape[-1]
+
+    def fill_borders(self) -> None:
+        """Store the padding, if there is any; once per call of the kernel."""
+        pad = self.plan.pad
+        if pad is None:
+            return
+        _, height, width, _ = self.plan.out.shape
+        row = (width + pad.before[1] + pad.after[1]) * self.channels
+        side = (pad.before[1] + pad.after[1]) * self.channels
+        first = pad.before[0] * row + pad.before[1] * self.channels
+        between = first + width * self.channels
+        self._fill(0, first)
+        if side:
+            with T.serial(0, height - 1) as index:
+                self._fill(between + index * row, side)
+        last = between + (height - 1) * row
+        self._fill(last, pad.after[1] * self.channels + pad.after[0] * row)
+
+    def _fill(self, start: Expr | int, count: int) -> None:
+        assert self.plan.pad is not None
+        value = tirx.const(self.plan.pad.value, str(self.out.dtype))
+        width = self.isa.wide
+        if count // width:
+            with T.serial(0, count // width) as index:
+                store(self.out, start + index * width, splat(value, width), width)
+        for position in range(count // width * width, count):
+            T.buffer_store(self.out, value, [start + position])
+
+    def store(
+        self,
+        accs: Sequence[Sequence[Expr]],
+        row: Expr | int,
+        column: Expr | int,
+        channel: Expr | int,
+        valid: int,
+    ) -> None:
+        """Finish the accumulators of consecutive channels of neighbouring pixels, and store them.
+
+        The pixels go through every step together, so that a table is loaded once for all of them.
+
+        Args:
+            accs: int32 vectors of each pixel.
+            row: output row.
+            column: output column of the first pixel.
+            channel: index of the first channel.
+            valid: how many of the channels exist.
+        """
+        pixel = row * self.columns + column
+        target = pixel
+        if self.plan.pad is not None:
+            before, after = self.plan.pad.before, self.plan.pad.after
+            width = before[1] + self.columns + after[1]
+            target = (row + before[0]) * width + column + before[1]
+        split = [_pieces(each, valid) for each in accs]
+        for position, (start, lanes, _) in enumerate(split[0]):
+            first = channel + start
+            pixels = [pieces[position][2] for pieces in split]
+            for at, count in _groups(len(pixels), TOGETHER // lanes):
+                offset = (pixel + at) * self.channels + first
+                codes = self._codes(pixels[at : at + count], first, offset)
+                for index in range(count):
+                    offset = (target + at + index) * self.channels + first
+                    store(self.out, offset, _part(codes, index, lanes), lanes)
+
+    def _codes(self, pixels: Sequence[Expr], channel: Expr, offset: Expr) -> Expr:
+        lanes, count = lanes_of(pixels[0]), len(pixels)
+        multiplier = T.bind(load(self.buffers[MULTIPLIER], channel, lanes))
+        shift = T.bind(load(self.buffers[SHIFT], channel, lanes))
+        config = self.config
+        value = requantize(
+            join(pixels), join([multiplier] * count), join([shift] * count), config.left, self.isa
+        )
+        codes = T.bind(saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point))
+        for step in self.plan.steps:
+            operands = [
+                codes if index == PREVIOUS else self._operand(index, channel, offset, lanes, count)
+                for index in step.operands
+            ]
+            tables = [self.buffers[index] for index in step.tables]
+            compute = LANE_OPERATORS[step.operator].compute
+            codes = T.bind(compute(step.config, operands, tables, self.isa))
+        return codes
+
+    def _operand(self, index: int, channel: Expr, offset: Expr, lanes: int, count: int) -> Expr:
+        """Elements of a second operand: of the same shape, one per channel, or a scalar."""
+        shape, buffer = self.specs[index].shape, self.buffers[index]
+        size = int(np.prod(shape))
+        if size == 1:
+            return splat(buffer[0], lanes * count)
+        if size == self.channels:
+            return join([load(buffer, channel, lanes)] * count)
+        return join([load(buffer, offset + each * self.channels, lanes) for each in range(count)])
+
+
+def _groups(count: int, most: int) -> list[tuple[int, int]]:
+    """Start and size of groups that cover ``count``, each a power of two of at most ``most``."""
+    groups, start = [], 0
+    while start < count:
+        size = 1 << min(count - start, max(most, 1)).bit_length() - 1
+        groups.append((start, size))
+        start += size
+    return groups
+
+
+def _part(codes: Expr, index: int, lanes: int) -> Expr:
+    if lanes_of(codes) == lanes:
+        return codes
+    if lanes == 1:
+        return tirx.Shuffle([codes], [tirx.const(index, "int32")])
+    return lane_slice(codes, index * lanes, lanes)
+
+
+def _pieces(accs: Sequence[Expr], valid: int) -> list[tuple[int, int, Expr]]:
+    """First lane, lanes and vector of groups of lanes, each as wide as a power of two allows."""
+    each = lanes_of(accs[0])
+    pieces, start = [], 0
+    while start < valid:
+        lanes = 1 << (valid - start).bit_length() - 1
+        lanes = 1 if lanes == 2 else lanes  # TVMScript cannot read vectors of two lanes
+        if lanes >= each:
+            piece = join(accs[start // each : (start + lanes) // each])
+        else:
+            piece = _lanes(accs[start // each], start % each, lanes)
+        pieces.append((start, lanes, piece))
+        start += lanes
+    return pieces
+
+
+def _lanes(vector: Expr, start: int, lanes: int) -> Expr:
+    if lanes == 1:
+        return tirx.Shuffle([vector], [tirx.const(start, "int32")])
+    return lane_slice(vector, start, lanes)
 
 
 def finish(acc: Expr, multiplier: Expr, shift: Expr, config: LinearConfig, isa: Isa) -> Expr:
@@ -27,20 +296,7 @@ def store_channels(
     config: LinearConfig,
     isa: Isa,
 ) -> None:
-    """Finish one vector of channels and store its first ``valid`` lanes.
-
-    Args:
-        out: flat output buffer.
-        offset: where the first channel goes.
-        acc: int32 vector of ``lanes`` channels.
-        first_channel: index of the first channel into the parameters, which are padded to whole
-            vectors.
-        lanes: lanes of ``acc``.
-        valid: lanes that exist in the output.
-        parameters: multiplier and shift, one int32 per channel.
-        config: output format.
-        isa: instruction set.
-    """
+    """Finish one vector of channels and store its first ``valid`` lanes."""
     multiplier, shift = (load(buffer, first_channel, lanes) for buffer in parameters)
     codes = finish(acc, multiplier, shift, config, isa)
     if valid == lanes:
@@ -50,9 +306,3 @@ def store_channels(
     store(spill, 0, codes, lanes)
     for lane in range(valid):
         T.buffer_store(out, spill[lane], [offset + lane])
-
-
-def zero_accumulators(acc: Buffer, count: int, lanes: int) -> None:
-    """Clear ``count`` accumulator vectors."""
-    for index in range(count):
-        T.buffer_store(acc, splat(int32(0), lanes), [index])

@@ -96,9 +96,11 @@ def requantize(acc: Expr, multiplier: Expr, shift: Expr, left: int, isa: Isa) ->
 
 
 def clamp(value: Expr, low: int, high: int, dtype: str) -> Expr:
-    """Clamp an expression of ``dtype``."""
-    top, bottom = constant(high, value, dtype), constant(low, value, dtype)
-    return tirx.max(tirx.min(value, top), bottom)
+    """Clamp an expression of ``dtype``; what its type guarantees is left out."""
+    lowest, highest = INT_RANGE[dtype]
+    if high < highest:
+        value = tirx.min(value, constant(high, value, dtype))
+    return tirx.max(value, constant(low, value, dtype)) if low > lowest else value
 
 
 def narrow(value: Expr, dtype: str) -> Expr:
@@ -110,21 +112,17 @@ def narrow(value: Expr, dtype: str) -> Expr:
 def saturate(value: Expr, qmin: int, qmax: int, dtype: str, zero_point: int = 0) -> Expr:
     """Codes of int32 values: add the zero point, clamp to ``[qmin, qmax]``, narrow to ``dtype``.
 
-    For 8-bit codes narrowing to int16 comes first: their zero point is small, so that a saturated
-    int16 plus the zero point saturates where the int32 would.
+    Narrowing comes first, because it saturates for free: an int16 plus the small zero point of
+    8-bit codes saturates where the int32 would.
     """
-    if INT_RANGE[dtype][1] > 255:
-        shifted = value + constant(zero_point, value) if zero_point else value
-        if (qmin, qmax) == INT_RANGE[dtype]:
-            return narrow(shifted, dtype)
-        return widen(clamp(shifted, qmin, qmax, "int32"), dtype)
-    codes = narrow(value, "int16")
+    if dtype == "int32" or (zero_point and INT_RANGE[dtype][1] > 255):
+        value = value + constant(zero_point, value) if zero_point else value
+        zero_point = 0
+    codes = value if dtype == "int32" else narrow(value, "int16")
     if zero_point:
-        codes = tirx.call_llvm_pure_intrin(
-            str(codes.ty.dtype), "llvm.sadd.sat", codes, constant(zero_point, codes, "int16")
-        )
+        codes = saturating_add(codes, constant(zero_point, codes, "int16"))
     codes = narrow(codes, dtype)
-    return codes if (qmin, qmax) == INT_RANGE[dtype] else clamp(codes, qmin, qmax, dtype)
+    return clamp(codes, qmin, qmax, dtype)
 
 
 def mulhrs(a: Expr, b: Expr, isa: Isa) -> Expr:

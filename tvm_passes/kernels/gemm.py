@@ -1,94 +1,57 @@
-"""``linear`` and dense ``conv2d``: one implicit-GEMM kernel.
+"""Products with constant weights by one implicit-GEMM kernel: ``linear`` and ``conv2d``."""
 
-A row of the implicit matrix is a pixel's receptive field: ``runs`` contiguous runs of
-``run_length`` codes. A tile of ``rows`` output pixels times ``vectors`` registers of output
-channels is accumulated in registers (``gemm_micro``).
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
-from tvm_passes.kernels.builder import build_kernel, int32
-from tvm_passes.kernels.depthwise import depthwise_kernel, grouped_kernel
+from tvm_passes.kernels.builder import Accumulators, build_kernel, int32, load
+from tvm_passes.kernels.epilogue import Epilogue, EpiloguePlan
 from tvm_passes.kernels.gemm_micro import MicroKernel
 from tvm_passes.kernels.gemm_tile import (
     Access,
-    Tile,
-    default_tile,
+    GemmSchedule,
+    default_schedule,
     input_offset,
     pack_weights,
+    tiles_in,
     uses_dot,
 )
 from tvm_passes.kernels.isa import Isa
-from tvm_passes.kernels.registry import Kernel, kernel
-from tvm_passes.ops.base import OPERATORS, TensorSpec
+from tvm_passes.kernels.registry import Kernel
+from tvm_passes.ops.base import TensorSpec
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
-
-
-def _tiled(extent: int, tile: int, emit: Callable[[Expr | int, int], None]) -> None:
-    """Cover ``extent`` by full tiles in a loop, and a smaller one at the end."""
-    full, rest = divmod(extent, tile)
-    if full:
-        with T.serial(0, full) as index:
-            emit(index * tile, tile)
-    if rest:
-        emit(int32(full * tile), rest)
 
 
 def gemm_kernel(
     access: Access,
     specs: Sequence[TensorSpec],
-    out: TensorSpec,
     config: LinearConfig,
+    plan: EpiloguePlan,
     isa: Isa,
-    tile: Tile | None = None,
+    schedule: GemmSchedule | None = None,
 ) -> Kernel:
     """Kernel of a product whose implicit matrix is described by ``access``."""
     x, w, bias = specs[:3]
     channels = w.shape[0]
-    tile = tile or default_tile(access.columns, channels, isa)
-    lanes = isa.lanes
+    schedule = schedule or default_schedule(access, channels, isa)
+    lanes, dot = isa.lanes, uses_dot(x.dtype, isa)
     blocks = -(-channels // lanes)
     padded = blocks * lanes
-    depth = 4 if uses_dot(x.dtype, isa) else 1
-    panel_block = access.runs * -(-access.run_length // depth) * depth * lanes
-    packed = [
-        x,
-        TensorSpec((blocks * panel_block,), "int8"),
-        TensorSpec((bias.shape[0] * padded,), "int32"),
-        TensorSpec((padded,), "int32"),
-        TensorSpec((padded,), "int32"),
-        out,
-    ]
-    with build_kernel(packed) as builder:
-        micro = MicroKernel(access, channels, x.dtype, config, isa, builder.buffers)
-
-        def panel(first_block: Expr, vectors: int, tail: int) -> None:
-            with T.serial(0, access.rows) as row:
-                _tiled(
-                    access.columns,
-                    tile.rows,
-                    lambda column, rows: micro.emit(
-                        row,
-                        column,
-                        Tile(rows, vectors),
-                        first_block * panel_block,
-                        first_block,
-                        tail,
-                    ),
-                )
-
-        whole = (blocks - 1) // tile.vectors * tile.vectors  # blocks in panels before the last
-        if whole:
-            with T.serial(0, whole // tile.vectors) as index:
-                panel(index * tile.vectors, tile.vectors, 0)
-        panel(int32(whole), blocks - whole, channels % lanes)
+    cells = pack_weights(np.zeros((channels, access.depth), np.int8), access, 1, lanes, dot)
+    vector = TensorSpec((padded,), "int32")
+    table = TensorSpec((bias.shape[0] * padded,), "int32")
+    packed = [x, TensorSpec(cells.shape, "int8"), table, vector, vector]
+    with build_kernel([*packed, *plan.packed_specs(isa), plan.stored]) as builder:
+        epilogue = Epilogue(plan, config, specs, builder.buffers, access.columns, isa)
+        micro = MicroKernel(access, x.dtype, isa, builder.buffers[0], builder.buffers[1])
+        epilogue.fill_borders()
+        _Loops(access, config, schedule, micro, epilogue, builder.buffers[2]).emit(channels)
 
     offset = input_offset(x.dtype, isa)
 
@@ -99,7 +62,8 @@ def gemm_kernel(
         wide = np.zeros((biases.shape[0], padded), np.int32)
         wide[:, :channels] = corrected.astype(np.int32)
         return {
-            1: pack_weights(rows, access, tile.vectors, lanes, depth),
+            **plan.pack(constants, isa),
+            1: pack_weights(rows, access, schedule.vectors, lanes, dot),
             2: wide.ravel(),
             3: np.pad(multiplier, (0, padded - channels)),
             4: np.pad(shift, (0, padded - channels), constant_values=1),
@@ -108,27 +72,97 @@ def gemm_kernel(
     return Kernel(builder.func, pack)
 
 
-@kernel("linear")
-def linear(config: LinearConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
-    """x [..., K] times w [N, K]."""
+class _Loops:
+    """Emits the loops over blocks of pixels, panels of channels and register tiles."""
+
+    def __init__(
+        self,
+        access: Access,
+        config: LinearConfig,
+        schedule: GemmSchedule,
+        micro: MicroKernel,
+        epilogue: Epilogue,
+        bias: tirx.Buffer,
+    ) -> None:
+        self.access, self.config, self.schedule = access, config, schedule
+        self.micro, self.epilogue, self.bias = micro, epilogue, bias
+        self.lanes = micro.isa.lanes
+        self.row_tiles = tiles_in(access.columns, schedule.rows)
+
+    def emit(self, channels: int) -> None:
+        """All of the product."""
+        blocks, vectors = -(-channels // self.lanes), self.schedule.vectors
+        panels = -(-blocks // vectors)
+        self.padded = blocks * self.lanes
+        total = self.access.rows * self.row_tiles
+        size = self.schedule.block
+        rest = channels - (panels - 1) * vectors * self.lanes  # channels of the last panel
+        whole = panels if rest == vectors * self.lanes else panels - 1
+        with T.serial(0, -(-total // size)) as block:
+            count = size if total % size == 0 else tirx.min(total - block * size, int32(size))
+            if whole:
+                with T.serial(0, whole) as panel:
+                    self._panel(block * size, count, panel, vectors, vectors * self.lanes)
+            if whole < panels:
+                self._panel(block * size, count, int32(whole), -(-rest // self.lanes), rest)
+
+    def _panel(self, first: Expr, count: Expr | int, panel: Expr, vectors: int, valid: int) -> None:
+        weights = panel * self.micro.panel_bytes(self.schedule.vectors)
+        channel = panel * (self.schedule.vectors * self.lanes)
+        with T.serial(0, count) as index:
+            self._tile(first + index, weights, channel, vectors, valid)
+
+    def _tile(self, tile: Expr, weights: Expr, channel: Expr, vectors: int, valid: int) -> None:
+        access, rows = self.access, self.schedule.rows
+        row, column = int32(0), tile
+        if access.rows > 1:
+            row = T.bind(tirx.floordiv(tile, self.row_tiles))
+            column = tile - row * self.row_tiles
+        column = column * rows
+        if access.columns % rows:  # the last tile overlaps the one before
+            column = T.bind(tirx.min(column, int32(access.columns - rows)))
+        acc = Accumulators(rows * vectors, self.lanes)
+        for r in range(rows):
+            bias = self._bias_row(row, column + r) * self.padded + channel
+            for v in range(vectors):
+                acc[r * vectors + v] = load(self.bias, bias + v * self.lanes, self.lanes)
+        start = row * access.row_stride + column * access.column_stride
+        self.micro.emit(acc, start, weights, rows, vectors)
+        accs = [[acc[r * vectors + v] for v in range(vectors)] for r in range(rows)]
+        self.epilogue.store(accs, row, column, channel, valid)
+
+    def _bias_row(self, row: Expr, column: Expr) -> Expr | int:
+        config = self.config
+        if not isinstance(config, Conv2dConfig) or not config.row_classes:
+            return 0
+        width = max(config.column_classes) + 1
+        return _step(config.row_classes, row) * width + _step(config.column_classes, column)
+
+
+def _step(table: tuple[int, ...], index: Expr) -> Expr:
+    """``table[index]`` as a chain of comparisons, for tables with few steps."""
+    value = int32(table[0])
+    for position in range(1, len(table)):
+        if table[position] != table[position - 1]:
+            value = tirx.Select(index >= position, int32(table[position]), value)
+    return value
+
+
+def linear_access(specs: Sequence[TensorSpec], columns: int | None = None) -> Access:
+    """Rows of x [..., K] as pixels; ``columns`` of them to a row where rows matter."""
     depth = specs[1].shape[1]
-    rows = prod(specs[0].shape[:-1])
-    access = Access(1, rows, 0, depth, 1, 1, 0, 0, depth)
-    return gemm_kernel(access, specs, OPERATORS["linear"].infer(config, specs), config, isa)
+    pixels = prod(specs[0].shape[:-1])
+    columns = columns or pixels
+    return Access(pixels // columns, columns, columns * depth, depth, 1, 1, 0, 0, depth)
 
 
-@kernel("conv2d")
-def conv2d(config: Conv2dConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
-    """Dense, depthwise or grouped convolution of a padded NHWC map."""
+def conv2d_access(config: Conv2dConfig, specs: Sequence[TensorSpec], out: TensorSpec) -> Access:
+    """Receptive fields of a padded NHWC map."""
     x, w = specs[:2]
-    out = OPERATORS["conv2d"].infer(config, specs)
-    if config.groups != 1:
-        depthwise = config.groups == x.shape[3] == w.shape[0]
-        return (depthwise_kernel if depthwise else grouped_kernel)(config, specs, out, isa)
     _, _, width, channels = x.shape
     _, height_taps, width_taps, _ = w.shape
     contiguous = config.dilation[1] == 1
-    access = Access(
+    return Access(
         rows=out.shape[1],
         columns=out.shape[2],
         row_stride=config.strides[0] * width * channels,
@@ -139,4 +173,3 @@ def conv2d(config: Conv2dConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kerne
         run_stride=config.dilation[0] * width * channels,
         run_length=width_taps * channels if contiguous else channels,
     )
-    return gemm_kernel(access, specs, out, config, isa)

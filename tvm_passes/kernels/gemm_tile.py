@@ -1,15 +1,22 @@
-"""Geometry of the implicit-GEMM kernel: input access, register tile, packed weights.
+"""Geometry of the implicit-GEMM kernel: input access, schedule, packed weights.
 
-With a four-way dot product, weights are packed ``[panel][run][k/4][vector][lane][4]``; without,
-``[panel][run][k][vector][lane]``.
+The codes of a receptive field lie in contiguous runs. With a four-way dot product a run is cut in
+groups of four codes, the last one overlapping the one before where the length is no multiple of
+four: weights are zero for codes that were counted already. They are packed
+``[panel][run][group][vector][lane][4]``; without a dot product ``[panel][run][k][vector][lane]``.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tvm_passes.kernels.isa import Isa
+
+GROUP = 4  # codes that one lane of a dot product multiplies
+BLOCK_BYTES = 16 << 10  # of input that one panel passes over, half of a first-level cache
+MOST_ROWS = 12
 
 
 @dataclass(frozen=True)
@@ -38,25 +45,75 @@ class Access:
     run_stride: int
     run_length: int
 
+    @property
+    def depth(self) -> int:
+        """Codes of one receptive field."""
+        return self.runs * self.run_length
+
 
 @dataclass(frozen=True)
-class Tile:
-    """Register tile: output pixels times vectors of output channels."""
+class GemmSchedule:
+    """Parameters of the kernel that a tuner may choose.
+
+    Attributes:
+        rows: output pixels of a register tile.
+        vectors: vectors of output channels of a register tile.
+        block: register tiles of pixels that one panel of channels passes over before the next one
+            does.
+    """
 
     rows: int
     vectors: int
+    block: int
 
 
-def default_tile(columns: int, channels: int, isa: Isa) -> Tile:
-    """Largest tile that fits the registers, evened out over the extents."""
+def tiles_in(columns: int, rows: int) -> int:
+    """Register tiles in an output row; the last one overlaps where they do not divide."""
+    return -(-columns // rows)
+
+
+def schedules(access: Access, channels: int, isa: Isa) -> Iterator[GemmSchedule]:
+    """Every schedule that fits the registers, the best guess of its register tile first."""
+    for rows, vectors in _register_tiles(access, channels, isa):
+        total = access.rows * tiles_in(access.columns, rows)
+        guess = _block(access, rows, total)
+        yield GemmSchedule(rows, vectors, guess)
+        for block in (1, 4, 16, 64, total):
+            if block <= total and block != guess:
+                yield GemmSchedule(rows, vectors, block)
+
+
+def default_schedule(access: Access, channels: int, isa: Isa) -> GemmSchedule:
+    """The best guess."""
+    return next(schedules(access, channels, isa))
+
+
+def _register_tiles(access: Access, channels: int, isa: Isa) -> list[tuple[int, int]]:
+    """Rows and vectors, cheapest first: loads per product, and work that overlaps or is padded."""
     blocks = -(-channels // isa.lanes)
-    vectors = min(4, blocks)
-    panels = -(-blocks // vectors)
-    vectors = -(-blocks // panels)
-    most = max(1, (isa.registers - vectors - 2) // vectors)
-    most = min(most, 8)
-    tiles = -(-columns // most)
-    return Tile(-(-columns // tiles), vectors)
+    found = []
+    for vectors in range(1, min(blocks, 6) + 1):
+        for rows in range(1, min(access.columns, MOST_ROWS) + 1):
+            if rows * vectors + rows + vectors < isa.registers:
+                found.append((rows, vectors))
+
+    def cost(tile: tuple[int, int]) -> float:
+        rows, vectors = tile
+        products = rows * vectors * GROUP
+        # codes are loaded by 16 bytes, weights by pairs of vectors
+        loads = rows + vectors * GROUP / 2 if isa.arch == "aarch64" else rows * GROUP + vectors
+        pixels = tiles_in(access.columns, rows) * rows / access.columns
+        panels = -(-blocks // vectors)
+        # epilogues work on powers of two, best on as many lanes as fill registers of codes
+        short = {4: 0.0, 2: 0.1, 1: 0.25}.get(min(vectors, blocks), 0.15)
+        return pixels * ((products + loads + 3) / products + short) + 0.001 * panels
+
+    return sorted(found, key=cost)
+
+
+def _block(access: Access, rows: int, total: int) -> int:
+    bytes_per_tile = rows * max(access.column_stride, 1) * max(access.runs // access.inner_runs, 1)
+    return max(1, min(total, BLOCK_BYTES // bytes_per_tile))
 
 
 def input_offset(dtype: str, isa: Isa) -> int:
@@ -69,18 +126,34 @@ def uses_dot(dtype: str, isa: Isa) -> bool:
     return isa.dot is not None and dtype in ("int8", "uint8")
 
 
+def group_starts(run_length: int, dot: bool) -> list[int]:
+    """First code of every group of a run."""
+    if not dot:
+        return list(range(run_length))
+    starts = list(range(0, run_length - GROUP + 1, GROUP))
+    if run_length % GROUP:
+        starts.append(max(run_length - GROUP, 0))
+    return starts
+
+
 def pack_weights(
-    w: NDArray[np.int8], access: Access, vectors: int, lanes: int, depth: int
+    w: NDArray[np.int8], access: Access, vectors: int, lanes: int, dot: bool
 ) -> NDArray[np.int8]:
-    """Pack [N, K] weights for the micro-kernel; ``depth`` is 4 with a dot product, else 1."""
-    channels = w.shape[0]
+    """Pack [N, K] weights for the micro-kernel."""
+    channels, width = w.shape[0], GROUP if dot else 1
     blocks = -(-channels // lanes)
-    groups = -(-access.run_length // depth)
-    padded = np.zeros((blocks * lanes, access.runs, groups * depth), np.int8)
-    padded[:channels, :, : access.run_length] = w.reshape(channels, access.runs, -1)
-    cells = padded.reshape(blocks, lanes, access.runs, groups, depth)
+    starts = group_starts(access.run_length, dot)
+    rows = np.zeros((blocks * lanes, access.runs, access.run_length + width), np.int8)
+    rows[:channels, :, : access.run_length] = w.reshape(channels, access.runs, -1)
+    cells = np.zeros((blocks * lanes, access.runs, len(starts), width), np.int8)
+    covered = 0
+    for index, start in enumerate(starts):
+        cells[:, :, index] = rows[:, :, start : start + width]
+        cells[:, :, index, : max(covered - start, 0)] = 0
+        covered = start + width
+    packed = cells.reshape(blocks, lanes, access.runs, len(starts), width)
     panels = [
-        cells[start : start + vectors].transpose(2, 3, 0, 1, 4).ravel()
+        packed[start : start + vectors].transpose(2, 3, 0, 1, 4).ravel()
         for start in range(0, blocks, vectors)
     ]
     return np.concatenate(panels)

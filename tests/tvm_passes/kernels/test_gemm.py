@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 
 from tests.tvm_passes.product_calls import product_calls
-from tests.tvm_passes.run_kernel import EVERY_ISA, Call, check_all
-from tvm_passes.kernels.gemm_tile import Access, default_tile, pack_weights
-from tvm_passes.kernels.isa import ISAS
+from tests.tvm_passes.run_kernel import (
+    EVERY_ISA,
+    HOST_ISAS,
+    Call,
+    Case,
+    check_all,
+    run_kernels,
+)
+from tvm_passes.kernels.epilogue import plan_epilogue
+from tvm_passes.kernels.gemm import gemm_kernel, linear_access
+from tvm_passes.kernels.gemm_tile import Access, default_schedule, pack_weights, schedules
+from tvm_passes.kernels.isa import ISAS, Isa
+from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
 
 # rows, depth, channels, dtypes: around the tile sizes, and far from any multiple
@@ -81,22 +91,46 @@ def test_products_equal_their_references(calls, isa: str) -> None:
     check_all(calls(), isa)
 
 
+@pytest.mark.parametrize("isa", EVERY_ISA)
+def test_every_schedule_gives_the_same_result(isa: str) -> None:
+    """A sample of the schedules of two odd shapes."""
+    x, w = TensorSpec((1, 29, 21), "int8"), TensorSpec((37, 21), "int8")
+    calls = product_calls("linear", LinearConfig, x.shape, w.shape, ("int8", "int8"))
+    access = linear_access((x, w))
+    cases = []
+    for schedule in list(schedules(access, 37, ISAS[isa]))[:: 17 if isa in HOST_ISAS else 41]:
+        for _, config, arrays in calls:
+            specs = [TensorSpec(array.shape, str(array.dtype)) for array in arrays]
+            out = OPERATORS["linear"].infer(config, specs)
+            plan = plan_epilogue((), specs, out)
+            made = gemm_kernel(access, specs, config, plan, ISAS[isa], schedule)
+            cases.append((Case(made, arrays, out), OPERATORS["linear"].reference(config, *arrays)))
+    results = run_kernels([case for case, _ in cases], isa)
+    for got, (_, expected) in zip(results, cases, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
 @pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
-def test_a_tile_fits_the_registers(isa) -> None:
+def test_schedules_fit_the_registers_and_the_shape(isa: Isa) -> None:
     for columns in (1, 2, 7, 196, 1024):
         for channels in (1, 16, 17, 96, 1000):
-            tile = default_tile(columns, channels, isa)
-            inputs = 1
-            assert tile.rows * tile.vectors + tile.vectors + inputs <= isa.registers
-            assert 1 <= tile.rows <= columns
+            access = Access(1, columns, 0, 32, 1, 1, 0, 0, 32)
+            found = list(schedules(access, channels, isa))
+            assert found[0] == default_schedule(access, channels, isa)
+            assert len(set(found)) == len(found)
+            for schedule in found:
+                accumulators = schedule.rows * schedule.vectors
+                assert accumulators + schedule.rows < isa.registers
+                assert 1 <= schedule.rows <= columns
 
 
 def test_weights_are_packed_by_panel_run_group_vector_and_lane() -> None:
-    access = Access(1, 1, 0, 0, runs=2, inner_runs=1, inner_stride=0, run_stride=5, run_length=5)
-    w = np.arange(6 * 10, dtype=np.int8).reshape(6, 10)
-    packed = pack_weights(w, access, vectors=2, lanes=4, depth=4).reshape(2, 2, 2, 4, 4)
-    run, group, vector, lane, k = np.indices(packed.shape)
-    channel, position = vector * 4 + lane, group * 4 + k
-    inside = (channel < 6) & (position < 5)
-    expected = w[np.where(inside, channel, 0), np.where(inside, run * 5 + position, 0)]
+    """Runs of six codes: the second group overlaps the first by two, whose weights are zero."""
+    access = Access(1, 1, 0, 0, runs=2, inner_runs=1, inner_stride=0, run_stride=6, run_length=6)
+    w = np.arange(6 * 12, dtype=np.int8).reshape(6, 12)
+    packed = pack_weights(w, access, vectors=2, lanes=4, dot=True).reshape(1, 2, 2, 2, 4, 4)
+    _, run, group, vector, lane, k = np.indices(packed.shape)
+    channel, position = vector * 4 + lane, group * 2 + k
+    inside = (channel < 6) & ((group == 0) | (k >= 2))
+    expected = w[np.where(inside, channel, 0), np.where(inside, run * 6 + position, 0)]
     np.testing.assert_array_equal(packed, np.where(inside, expected, 0))
