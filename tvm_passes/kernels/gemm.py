@@ -1,6 +1,6 @@
 """Products with constant weights by one implicit-GEMM kernel: ``linear`` and ``conv2d``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -10,10 +10,12 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
-from tvm_passes.kernels.builder import Accumulators, build_kernel, int32, load
+from tvm_passes.kernels.builder import build_kernel, int32, load
 from tvm_passes.kernels.epilogue import Epilogue, EpiloguePlan
 from tvm_passes.kernels.gemm_micro import MicroKernel
+from tvm_passes.kernels.gemm_mmla import MmlaMicroKernel, pack_pairs
 from tvm_passes.kernels.gemm_tile import (
+    GROUP,
     Access,
     GemmSchedule,
     default_schedule,
@@ -21,6 +23,7 @@ from tvm_passes.kernels.gemm_tile import (
     pack_weights,
     tiles_in,
     uses_dot,
+    uses_matrix,
 )
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.registry import Kernel
@@ -39,21 +42,34 @@ def gemm_kernel(
     """Kernel of a product whose implicit matrix is described by ``access``."""
     x, w, bias = specs[:3]
     channels = w.shape[0]
-    schedule = schedule or default_schedule(access, channels, isa)
-    lanes, dot = isa.lanes, uses_dot(x.dtype, isa)
-    blocks = -(-channels // lanes)
-    padded = blocks * lanes
-    cells = pack_weights(np.zeros((channels, access.depth), np.int8), access, 1, lanes, dot)
+    schedule = schedule or default_schedule(access, channels, x.dtype, isa)
+    matrix = uses_matrix(access, x.dtype, isa)
+    padded = -(-channels // isa.lanes) * isa.lanes
+    offset = input_offset(x.dtype, isa)
+
+    def packed_weights(rows: NDArray[np.int8]) -> NDArray[np.int8]:
+        if matrix:
+            return pack_pairs(rows, access, schedule.vectors)
+        width = GROUP if uses_dot(x.dtype, isa) else 1
+        return pack_weights(rows, access, schedule.vectors, isa.lanes, width)
+
+    cells = packed_weights(np.zeros((channels, access.depth), np.int8))
     vector = TensorSpec((padded,), "int32")
     table = TensorSpec((bias.shape[0] * padded,), "int32")
     packed = [x, TensorSpec(cells.shape, "int8"), table, vector, vector]
     with build_kernel([*packed, *plan.packed_specs(isa), plan.stored]) as builder:
+        source, weights = builder.buffers[:2]
         epilogue = Epilogue(plan, config, specs, builder.buffers, access.columns, isa)
-        micro = MicroKernel(access, x.dtype, isa, builder.buffers[0], builder.buffers[1])
         epilogue.fill_borders()
-        _Loops(access, config, schedule, micro, epilogue, builder.buffers[2]).emit(channels)
 
-    offset = input_offset(x.dtype, isa)
+        def micro_kernel() -> MicroKernel | MmlaMicroKernel:
+            if not matrix:
+                return MicroKernel(access, x.dtype, isa, source, weights)
+            rows, block = schedule.rows, schedule.block
+            return MmlaMicroKernel(access, bool(offset), source, weights, rows, block)
+
+        loops = _Loops(access, config, schedule, micro_kernel, epilogue, builder.buffers[2], isa)
+        loops.emit(channels)
 
     def pack(constants: Mapping[int, NDArray[Any]]) -> Mapping[int, NDArray[Any]]:
         weights, biases, multiplier, shift = (constants[index] for index in range(1, 5))
@@ -63,7 +79,7 @@ def gemm_kernel(
         wide[:, :channels] = corrected.astype(np.int32)
         return {
             **plan.pack(constants, isa),
-            1: pack_weights(rows, access, schedule.vectors, lanes, dot),
+            1: packed_weights(rows),
             2: wide.ravel(),
             3: np.pad(multiplier, (0, padded - channels)),
             4: np.pad(shift, (0, padded - channels), constant_values=1),
@@ -80,13 +96,14 @@ class _Loops:
         access: Access,
         config: LinearConfig,
         schedule: GemmSchedule,
-        micro: MicroKernel,
+        micro_kernel: Callable[[], MicroKernel | MmlaMicroKernel],
         epilogue: Epilogue,
         bias: tirx.Buffer,
+        isa: Isa,
     ) -> None:
         self.access, self.config, self.schedule = access, config, schedule
-        self.micro, self.epilogue, self.bias = micro, epilogue, bias
-        self.lanes = micro.isa.lanes
+        self.micro_kernel, self.epilogue, self.bias = micro_kernel, epilogue, bias
+        self.lanes = isa.lanes
         self.row_tiles = tiles_in(access.columns, schedule.rows)
 
     def emit(self, channels: int) -> None:
@@ -99,20 +116,23 @@ class _Loops:
         rest = channels - (panels - 1) * vectors * self.lanes  # channels of the last panel
         whole = panels if rest == vectors * self.lanes else panels - 1
         with T.serial(0, -(-total // size)) as block:
-            count = size if total % size == 0 else tirx.min(total - block * size, int32(size))
+            first = block * size
+            count = size if total % size == 0 else tirx.min(total - first, int32(size))
+            micro = self.micro_kernel()
+            if isinstance(micro, MmlaMicroKernel):
+                with T.serial(0, count) as index:
+                    micro.prepare(index, self._place(first + index)[2])
             if whole:
                 with T.serial(0, whole) as panel:
-                    self._panel(block * size, count, panel, vectors, vectors * self.lanes)
+                    with T.serial(0, count) as index:
+                        self._tile(micro, first, index, panel, vectors, vectors * self.lanes)
             if whole < panels:
-                self._panel(block * size, count, int32(whole), -(-rest // self.lanes), rest)
+                last = -(-rest // self.lanes)
+                with T.serial(0, count) as index:
+                    self._tile(micro, first, index, int32(whole), last, rest)
 
-    def _panel(self, first: Expr, count: Expr | int, panel: Expr, vectors: int, valid: int) -> None:
-        weights = panel * self.micro.panel_bytes(self.schedule.vectors)
-        channel = panel * (self.schedule.vectors * self.lanes)
-        with T.serial(0, count) as index:
-            self._tile(first + index, weights, channel, vectors, valid)
-
-    def _tile(self, tile: Expr, weights: Expr, channel: Expr, vectors: int, valid: int) -> None:
+    def _place(self, tile: Expr) -> tuple[Expr, Expr, Expr]:
+        """Row, column and flat input offset of a tile's first pixel."""
         access, rows = self.access, self.schedule.rows
         row, column = int32(0), tile
         if access.rows > 1:
@@ -121,14 +141,27 @@ class _Loops:
         column = column * rows
         if access.columns % rows:  # the last tile overlaps the one before
             column = T.bind(tirx.min(column, int32(access.columns - rows)))
-        acc = Accumulators(rows * vectors, self.lanes)
-        for r in range(rows):
+        return row, column, row * access.row_stride + column * access.column_stride
+
+    def _tile(
+        self,
+        micro: MicroKernel | MmlaMicroKernel,
+        first: Expr,
+        index: Expr,
+        panel: Expr,
+        vectors: int,
+        valid: int,
+    ) -> None:
+        row, column, start = self._place(first + index)
+        channel = panel * (self.schedule.vectors * self.lanes)
+        biases = []
+        for r in range(self.schedule.rows):
             bias = self._bias_row(row, column + r) * self.padded + channel
-            for v in range(vectors):
-                acc[r * vectors + v] = load(self.bias, bias + v * self.lanes, self.lanes)
-        start = row * access.row_stride + column * access.column_stride
-        self.micro.emit(acc, start, weights, rows, vectors)
-        accs = [[acc[r * vectors + v] for v in range(vectors)] for r in range(rows)]
+            biases.append(
+                [load(self.bias, bias + v * self.lanes, self.lanes) for v in range(vectors)]
+            )
+        weights = panel * micro.panel_bytes(self.schedule.vectors)
+        accs = micro.multiply(biases, index, start, weights)
         self.epilogue.store(accs, row, column, channel, valid)
 
     def _bias_row(self, row: Expr, column: Expr) -> Expr | int:

@@ -1,5 +1,7 @@
 """The micro-kernel of ``linear`` and ``conv2d``: the product of one register tile."""
 
+from collections.abc import Sequence
+
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
@@ -30,24 +32,31 @@ class MicroKernel:
         self.dot = uses_dot(x_dtype, isa)
         self.flip = bool(input_offset(x_dtype, isa))
         self.width = GROUP if self.dot else 1
-        self.starts = group_starts(access.run_length, self.dot)
+        self.starts = group_starts(access.run_length, self.width)
 
     def panel_bytes(self, vectors: int) -> int:
         """Packed weights of one panel."""
         cell = vectors * self.isa.lanes * self.width
         return self.access.runs * len(self.starts) * cell
 
-    def emit(self, acc: Accumulators, start: Expr, panel: Expr, rows: int, vectors: int) -> None:
-        """Add the products of a tile to ``acc``, vector ``row * vectors + v``.
+    def multiply(
+        self, biases: Sequence[Sequence[Expr]], tile: Expr, start: Expr, panel: Expr
+    ) -> list[list[Expr]]:
+        """Accumulators of a tile, vectors of channels of each pixel.
 
         Args:
-            acc: accumulators of the tile.
-            start: flat offset of the first pixel's receptive field.
+            biases: what they start from.
+            tile: its number in the block.
+            start: flat offset of the first pixel's receptive field; the others lie
+                ``column_stride`` apart.
             panel: flat offset of the panel's weights.
-            rows: pixels, ``column_stride`` apart.
-            vectors: vectors of channels.
         """
-        access = self.access
+        del tile
+        access, rows, vectors = self.access, len(biases), len(biases[0])
+        acc = Accumulators(rows * vectors, self.isa.lanes)
+        for row in range(rows):
+            for v in range(vectors):
+                acc[row * vectors + v] = biases[row][v]
         inner = access.inner_runs
         cell = vectors * self.isa.lanes * self.width
         with T.serial(0, access.runs // inner) as outer_run:
@@ -56,6 +65,10 @@ class MicroKernel:
                 first = start + outer_run * access.run_stride + inner_run * access.inner_stride
                 weights = panel + run * (len(self.starts) * cell)
                 self._run(acc, first, weights, rows, vectors)
+        return [[acc[row * vectors + v] for v in range(vectors)] for row in range(rows)]
+
+    def prepare(self, tile: Expr, start: Expr) -> None:
+        """Nothing: codes are used as they lie."""
 
     def _run(self, acc: Accumulators, first: Expr, weights: Expr, rows: int, vectors: int) -> None:
         cell = vectors * self.isa.lanes * self.width

@@ -3,7 +3,7 @@
 The codes of a receptive field lie in contiguous runs. With a four-way dot product a run is cut in
 groups of four codes, the last one overlapping the one before where the length is no multiple of
 four: weights are zero for codes that were counted already. They are packed
-``[panel][run][group][vector][lane][4]``; without a dot product ``[panel][run][k][vector][lane]``.
+``[panel][run][group][vector][lane][4]``; without a dot product a group is one code.
 """
 
 from collections.abc import Iterator
@@ -72,9 +72,9 @@ def tiles_in(columns: int, rows: int) -> int:
     return -(-columns // rows)
 
 
-def schedules(access: Access, channels: int, isa: Isa) -> Iterator[GemmSchedule]:
+def schedules(access: Access, channels: int, x_dtype: str, isa: Isa) -> Iterator[GemmSchedule]:
     """Every schedule that fits the registers, the best guess of its register tile first."""
-    for rows, vectors in _register_tiles(access, channels, isa):
+    for rows, vectors in _register_tiles(access, channels, x_dtype, isa):
         total = access.rows * tiles_in(access.columns, rows)
         guess = _block(access, rows, total)
         yield GemmSchedule(rows, vectors, guess)
@@ -83,25 +83,31 @@ def schedules(access: Access, channels: int, isa: Isa) -> Iterator[GemmSchedule]
                 yield GemmSchedule(rows, vectors, block)
 
 
-def default_schedule(access: Access, channels: int, isa: Isa) -> GemmSchedule:
+def default_schedule(access: Access, channels: int, x_dtype: str, isa: Isa) -> GemmSchedule:
     """The best guess."""
-    return next(schedules(access, channels, isa))
+    return next(schedules(access, channels, x_dtype, isa))
 
 
-def _register_tiles(access: Access, channels: int, isa: Isa) -> list[tuple[int, int]]:
+def _register_tiles(access: Access, channels: int, x_dtype: str, isa: Isa) -> list[tuple[int, int]]:
     """Rows and vectors, cheapest first: loads per product, and work that overlaps or is padded."""
     blocks = -(-channels // isa.lanes)
+    matrix = uses_matrix(access, x_dtype, isa)
     found = []
     for vectors in range(1, min(blocks, 6) + 1):
-        for rows in range(1, min(access.columns, MOST_ROWS) + 1):
-            if rows * vectors + rows + vectors < isa.registers:
+        for rows in range(2 if matrix else 1, min(access.columns, MOST_ROWS) + 1, 1 + matrix):
+            inputs = rows // 2 + 2 if matrix else rows + vectors
+            if rows * vectors + inputs < isa.registers:
                 found.append((rows, vectors))
 
     def cost(tile: tuple[int, int]) -> float:
         rows, vectors = tile
         products = rows * vectors * GROUP
-        # codes are loaded by 16 bytes, weights by pairs of vectors
-        loads = rows + vectors * GROUP / 2 if isa.arch == "aarch64" else rows * GROUP + vectors
+        if matrix:  # of sixteen codes, like the next line
+            products, loads = rows * vectors * 2, rows / 2 + vectors * 2
+        elif isa.arch == "aarch64":  # codes by 16 bytes, weights by pairs of vectors
+            loads = rows + vectors * GROUP / 2
+        else:
+            loads = rows * GROUP + vectors
         pixels = tiles_in(access.columns, rows) * rows / access.columns
         panels = -(-blocks // vectors)
         # epilogues work on powers of two, best on as many lanes as fill registers of codes
@@ -121,39 +127,50 @@ def input_offset(dtype: str, isa: Isa) -> int:
     return {("int8", "vpdpbusd"): 128, ("uint8", "sdot"): -128}.get((dtype, isa.dot or ""), 0)
 
 
+def uses_matrix(access: Access, dtype: str, isa: Isa) -> bool:
+    """Whether inputs of ``dtype`` go through the matrix product, which takes pairs of pixels and
+    eight codes at a time."""
+    enough = access.columns >= 2 and access.run_length >= 2 * GROUP
+    return isa.matrix is not None and dtype in ("int8", "uint8") and enough
+
+
 def uses_dot(dtype: str, isa: Isa) -> bool:
     """Whether inputs of ``dtype`` go through the four-way dot product."""
     return isa.dot is not None and dtype in ("int8", "uint8")
 
 
-def group_starts(run_length: int, dot: bool) -> list[int]:
-    """First code of every group of a run."""
-    if not dot:
-        return list(range(run_length))
-    starts = list(range(0, run_length - GROUP + 1, GROUP))
-    if run_length % GROUP:
-        starts.append(max(run_length - GROUP, 0))
+def group_starts(run_length: int, width: int) -> list[int]:
+    """First code of every group of ``width`` codes of a run; the last one may overlap."""
+    starts = list(range(0, run_length - width + 1, width))
+    if run_length % width:
+        starts.append(max(run_length - width, 0))
     return starts
 
 
-def pack_weights(
-    w: NDArray[np.int8], access: Access, vectors: int, lanes: int, dot: bool
-) -> NDArray[np.int8]:
-    """Pack [N, K] weights for the micro-kernel."""
-    channels, width = w.shape[0], GROUP if dot else 1
-    blocks = -(-channels // lanes)
-    starts = group_starts(access.run_length, dot)
-    rows = np.zeros((blocks * lanes, access.runs, access.run_length + width), np.int8)
+def group_cells(w: NDArray[np.int8], access: Access, lanes: int, width: int) -> NDArray[np.int8]:
+    """Weights [N, K] by group, [N rounded up to ``lanes``, runs, groups, width]."""
+    channels = w.shape[0]
+    padded = -(-channels // lanes) * lanes
+    starts = group_starts(access.run_length, width)
+    rows = np.zeros((padded, access.runs, access.run_length + width), np.int8)
     rows[:channels, :, : access.run_length] = w.reshape(channels, access.runs, -1)
-    cells = np.zeros((blocks * lanes, access.runs, len(starts), width), np.int8)
+    cells = np.zeros((padded, access.runs, len(starts), width), np.int8)
     covered = 0
     for index, start in enumerate(starts):
         cells[:, :, index] = rows[:, :, start : start + width]
         cells[:, :, index, : max(covered - start, 0)] = 0
         covered = start + width
-    packed = cells.reshape(blocks, lanes, access.runs, len(starts), width)
+    return cells
+
+
+def pack_weights(
+    w: NDArray[np.int8], access: Access, vectors: int, lanes: int, width: int
+) -> NDArray[np.int8]:
+    """Pack [N, K] weights for the micro-kernel, by groups of ``width`` codes."""
+    cells = group_cells(w, access, lanes, width)
+    packed = cells.reshape(-1, lanes, *cells.shape[1:])
     panels = [
         packed[start : start + vectors].transpose(2, 3, 0, 1, 4).ravel()
-        for start in range(0, blocks, vectors)
+        for start in range(0, len(packed), vectors)
     ]
     return np.concatenate(panels)

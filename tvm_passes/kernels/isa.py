@@ -16,6 +16,7 @@ class Isa:
         registers: vector registers that a micro-kernel may count on.
         dot: the four-way int8 dot product into int32 lanes: "sdot" (s8 x s8), "vpdpbusd"
             (u8 x s8) or None.
+        matrix: the int8 matrix product of two rows by two rows, "smmla", or None.
         mattr: LLVM target features.
         mcpu: LLVM CPU name, or None for the baseline of the architecture.
     """
@@ -26,6 +27,7 @@ class Isa:
     wide: int
     registers: int
     dot: str | None
+    matrix: str | None = None
     mattr: tuple[str, ...] = ()
     mcpu: str | None = None
 
@@ -33,11 +35,11 @@ class Isa:
 ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("neon-dotprod", "aarch64", 4, 16, 32, "sdot", ("+neon", "+dotprod")),
-        Isa("neon-i8mm", "aarch64", 4, 16, 32, "sdot", ("+neon", "+dotprod", "+i8mm")),
-        Isa("neon", "aarch64", 4, 16, 32, None, ("+neon",)),
-        Isa("avx512vnni", "x86", 16, 32, 32, "vpdpbusd", (), "icelake-server"),
-        Isa("avx2", "x86", 8, 16, 16, None, (), "haswell"),
+        Isa("neon-dotprod", "aarch64", 4, 16, 32, "sdot", None, ("+neon", "+dotprod")),
+        Isa("neon-i8mm", "aarch64", 4, 16, 32, "sdot", "smmla", ("+neon", "+dotprod", "+i8mm")),
+        Isa("neon", "aarch64", 4, 16, 32, None, None, ("+neon",)),
+        Isa("avx512vnni", "x86", 16, 32, 32, "vpdpbusd", None, (), "icelake-server"),
+        Isa("avx2", "x86", 8, 16, 16, None, None, (), "haswell"),
         Isa("portable", "any", 4, 8, 16, None),
     )
 }

@@ -98,7 +98,9 @@ def test_every_schedule_gives_the_same_result(isa: str) -> None:
     calls = product_calls("linear", LinearConfig, x.shape, w.shape, ("int8", "int8"))
     access = linear_access((x, w))
     cases = []
-    for schedule in list(schedules(access, 37, ISAS[isa]))[:: 17 if isa in HOST_ISAS else 41]:
+    for schedule in list(schedules(access, 37, "int8", ISAS[isa]))[
+        :: 17 if isa in HOST_ISAS else 41
+    ]:
         for _, config, arrays in calls:
             specs = [TensorSpec(array.shape, str(array.dtype)) for array in arrays]
             out = OPERATORS["linear"].infer(config, specs)
@@ -115,12 +117,12 @@ def test_schedules_fit_the_registers_and_the_shape(isa: Isa) -> None:
     for columns in (1, 2, 7, 196, 1024):
         for channels in (1, 16, 17, 96, 1000):
             access = Access(1, columns, 0, 32, 1, 1, 0, 0, 32)
-            found = list(schedules(access, channels, isa))
-            assert found[0] == default_schedule(access, channels, isa)
+            found = list(schedules(access, channels, "int8", isa))
+            assert found[0] == default_schedule(access, channels, "int8", isa)
             assert len(set(found)) == len(found)
             for schedule in found:
                 accumulators = schedule.rows * schedule.vectors
-                assert accumulators + schedule.rows < isa.registers
+                assert accumulators + schedule.rows // 2 < isa.registers
                 assert 1 <= schedule.rows <= columns
 
 
@@ -128,7 +130,7 @@ def test_weights_are_packed_by_panel_run_group_vector_and_lane() -> None:
     """Runs of six codes: the second group overlaps the first by two, whose weights are zero."""
     access = Access(1, 1, 0, 0, runs=2, inner_runs=1, inner_stride=0, run_stride=6, run_length=6)
     w = np.arange(6 * 12, dtype=np.int8).reshape(6, 12)
-    packed = pack_weights(w, access, vectors=2, lanes=4, dot=True).reshape(1, 2, 2, 2, 4, 4)
+    packed = pack_weights(w, access, vectors=2, lanes=4, width=4).reshape(1, 2, 2, 2, 4, 4)
     _, run, group, vector, lane, k = np.indices(packed.shape)
     channel, position = vector * 4 + lane, group * 2 + k
     inside = (channel < 6) & ((group == 0) | (k >= 2))
