@@ -16,7 +16,7 @@ from tvm_passes.lowering.quantized import array_of, is_call, is_integer_call
 from tvm_passes.ops.base import TensorSpec, call, config_of, operator_of
 from tvm_passes.rewrite import Scope
 
-UNARY = frozenset({"lut", "pwl", "requantize", "adalog_quantize"})
+UNARY = frozenset({"lut", "pwl", "pwl8", "requantize", "adalog_quantize"})
 BINARY = frozenset({"add", "mul"})
 
 

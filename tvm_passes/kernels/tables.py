@@ -52,9 +52,7 @@ def lookup_words(tables: Sequence[Buffer], index: Expr, entries: int, isa: Isa) 
     if isa.arch == "aarch64":  # planes of bytes
         return [
             widen(widen(table[wide], "uint8"), "int16")
-            | (
-                widen(table[wide + constant(entries, wide)], "int16") << constant(8, index, "int16")
-            )
+            | (widen(table[wide + constant(entries, wide)], "int16") << constant(8, index, "int16"))
             for table in tables
         ]
     return [table[wide] for table in tables]
