@@ -12,6 +12,7 @@ from tvm_passes.graph.fuse import fuse_epilogue
 from tvm_passes.graph.layout import collapse_views
 from tvm_passes.graph.select import select_kernels
 from tvm_passes.graph.verify import verify_integer
+from tvm_passes.kernels.choices import Choices
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.lowering.adalog import lower_quantize_log
 from tvm_passes.lowering.attention import lower_matmul, lower_softmax
@@ -100,18 +101,22 @@ def lower(
     return mod
 
 
-def to_kernels(mod: tvm.IRModule, isa: Isa, dump: Path | None = None) -> tvm.IRModule:
+def to_kernels(
+    mod: tvm.IRModule, isa: Isa, dump: Path | None = None, choices: Choices | None = None
+) -> tvm.IRModule:
     """Choose kernels for an integer module and prove them free of floating point.
 
     Args:
         mod: result of ``lower``.
         isa: instruction set of the target.
         dump: folder that receives the result as runnable TVMScript.
+        choices: schedules that are to be used instead of the default ones.
 
     Raises:
-        LoweringError: an operator has no kernel, or a kernel computes in floating point.
+        LoweringError: an operator has no kernel or no such schedule, or a kernel computes in
+            floating point.
     """
-    selected = verify_integer(select_kernels(mod, isa))
+    selected = verify_integer(select_kernels(mod, isa, choices))
     if dump is not None:
         write_script(selected, dump / f"{len(LOWERING):02d}_select_kernels_{isa.name}.py")
     return selected

@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from tvm_passes.aot import LibraryReport, TargetSpec
 from tvm_passes.aot.library import public_header
 
+KERNELS = "kernels.json"
 TOOLS = ("pocketvit", "apache-tvm", "apache-tvm-ffi", "torch", "timm", "numpy")
 
 
@@ -27,11 +28,13 @@ class BuiltLibrary:
         path: the file.
         target: what it was built for.
         report: its sizes.
+        kernels: file with the schedule of every kernel, or None where that is not known.
     """
 
     path: Path
     target: TargetSpec
     report: LibraryReport
+    kernels: Path | None = None
 
 
 def write_artifact(
@@ -62,6 +65,8 @@ def write_artifact(
             file = f"lib/{library.target.name}/libpocketvit_{model.name}.so"
             _place(staged, file, library.path)
             entries[library.target.name] = _entry(file, library)
+            if library.kernels is not None:
+                _place(staged, f"lib/{library.target.name}/{KERNELS}", library.kernels)
         texts = {HEADER: public_header(), LABELS: "".join(f"{label}\n" for label in labels)}
         contents = {path: text.encode() for path, text in texts.items()} | dict(extra_files or {})
         for path, content in contents.items():

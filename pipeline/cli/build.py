@@ -38,6 +38,7 @@ def build(
             show_default="those in the checkpoint, or class indices",
         ),
     ] = None,
+    kernel_config: options.KernelConfig = None,
     dump_ir: options.DumpIr = None,
     work: options.Work = None,
     json: options.Json = False,
@@ -47,5 +48,14 @@ def build(
         from pipeline.cli.table import show
         from pipeline.verbs.build import build as run
 
-        result = run(quantized, target or (), out, workspace, checkpoint, labels, dump_ir)
+        result = run(
+            quantized,
+            target or (),
+            out,
+            workspace,
+            checkpoint,
+            labels,
+            dump_ir,
+            kernel_config or (),
+        )
     show(result, json)

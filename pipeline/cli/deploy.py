@@ -50,6 +50,7 @@ def deploy(
     ] = 16,
     runs: options.Runs = 30,
     warmup: options.Warmup = 5,
+    kernel_config: options.KernelConfig = None,
     dump_ir: options.DumpIr = None,
     work: options.Work = None,
     json: options.Json = False,
@@ -95,6 +96,7 @@ def deploy(
             runs=runs,
             warmup=warmup,
             dump=dump_ir,
+            kernel_configs=tuple(kernel_config or ()),
         )
         result = run(spec, todo, workspace)
     show(result, json)

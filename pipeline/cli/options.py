@@ -197,6 +197,15 @@ DumpIr = Annotated[
         show_default=False,
     ),
 ]
+KernelConfig = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Schedules of kernels, as kernels.json beside each library of an artifact holds them; "
+        "repeatable, one file for each instruction set.",
+        show_default=False,
+    ),
+]
 Work = Annotated[
     Path | None,
     typer.Option(

@@ -17,6 +17,7 @@ from pipeline.stages.quantize import read_formats
 from pipeline.stages.workspace import Workspace
 from pipeline.verbs.result import BuildResult, built_files
 from tvm_passes.aot import TargetSpec, resolve_target
+from tvm_passes.kernels.choices import Choices, read_choices
 from tvm_passes.lowering.io import logits_scale
 
 
@@ -28,6 +29,7 @@ def build(
     checkpoint: Path | None = None,
     labels_file: Path | None = None,
     dump: Path | None = None,
+    kernel_configs: Sequence[Path] = (),
 ) -> BuildResult:
     """Build libraries of a quantized model; that of this host is always among them.
 
@@ -39,6 +41,7 @@ def build(
         checkpoint: the float model's weights, where they are no longer at their old place.
         labels_file: class names, one a line; None for the checkpoint's, or class indices.
         dump: folder that receives every phase of the lowering as runnable TVMScript.
+        kernel_configs: files that choose schedules of kernels, at most one for each ISA.
 
     Raises:
         UserError: the weights are not those that were quantized, or `out` is something else.
@@ -46,13 +49,16 @@ def build(
     """
     check_destination(out)
     targets = resolve_targets(target_names)
+    choices = read_kernel_configs(kernel_configs, targets)
     spec = load_spec(quantized)
     if checkpoint is not None:
         spec = replace(spec, checkpoint=checkpoint)
     model = FloatModel(spec, workspace.reporter)
     names = _names(labels_file) if labels_file else class_names(model)
     module = lower_stage(workspace, model, quantized, dump)
-    libraries = [build_stage(workspace, spec.name, module, target, dump) for target in targets]
+    libraries = [
+        build_stage(workspace, spec.name, module, target, dump, choices) for target in targets
+    ]
     artifact = pack(out, model, quantized, module, libraries, names)
     return BuildResult(spec.name, artifact.manifest.model.recipe, built_files(artifact), out)
 
@@ -64,6 +70,28 @@ def resolve_targets(names: Sequence[str]) -> list[TargetSpec]:
         LoweringError: there is no such target.
     """
     return list(dict.fromkeys(resolve_target(name) for name in ("host", *names)))
+
+
+def read_kernel_configs(files: Sequence[Path], targets: Sequence[TargetSpec]) -> list[Choices]:
+    """The schedules that files choose.
+
+    Raises:
+        UserError: two files are for the same ISA, or one is for none of the targets.
+        LoweringError: a file cannot be read.
+    """
+    found: dict[str, Choices] = {}
+    isas = {target.isa for target in targets}
+    for file in files:
+        choices = read_choices(file)
+        if choices.isa not in isas:
+            raise UserError(
+                f"{file} chooses kernels for {choices.isa}, but the targets are for "
+                f"{', '.join(sorted(isas))}; add a --target, or leave the file out."
+            )
+        if choices.isa in found:
+            raise UserError(f"Two kernel configurations are for {choices.isa}; give one of them.")
+        found[choices.isa] = choices
+    return list(found.values())
 
 
 def pack(

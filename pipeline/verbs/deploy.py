@@ -23,7 +23,7 @@ from pipeline.stages.lower import lower_stage, read_module
 from pipeline.stages.photos import draw_calibration, scan_validation
 from pipeline.stages.quantize import quantize_stage, read_formats
 from pipeline.stages.workspace import Workspace
-from pipeline.verbs.build import pack, resolve_targets
+from pipeline.verbs.build import pack, read_kernel_configs, resolve_targets
 from pipeline.verbs.choice import Choice, Emulated, Remote
 from pipeline.verbs.measure import LabelledImage, measure_on
 from pipeline.verbs.result import (
@@ -55,6 +55,7 @@ class DeployOptions:
         runs: timed runs on real hardware.
         warmup: runs before them.
         dump: folder that receives every phase of the lowering as runnable TVMScript.
+        kernel_configs: files that choose schedules of kernels, at most one for each ISA.
     """
 
     calibration: Path
@@ -70,6 +71,7 @@ class DeployOptions:
     runs: int = 30
     warmup: int = 5
     dump: Path | None = None
+    kernel_configs: tuple[Path, ...] = ()
 
 
 def deploy(spec: ModelSpec, options: DeployOptions, workspace: Workspace) -> DeployResult:
@@ -89,6 +91,7 @@ def deploy(spec: ModelSpec, options: DeployOptions, workspace: Workspace) -> Dep
     recipe = load_recipe(options.recipe)
     needed = (device.targets()[0] for device in options.devices if isinstance(device, Emulated))
     targets = resolve_targets([*options.targets, *needed])
+    choices = read_kernel_configs(options.kernel_configs, targets)
     phone_target = next((name for name in options.targets if resolve_target(name).is_arm), None)
     for device in options.devices:
         if isinstance(device, Remote) and phone_target is None:
@@ -113,7 +116,8 @@ def deploy(spec: ModelSpec, options: DeployOptions, workspace: Workspace) -> Dep
     quantized = quantize_stage(workspace, model, recipe, drawn)
     module = lower_stage(workspace, model, quantized, options.dump)
     libraries = [
-        build_stage(workspace, spec.name, module, target, options.dump) for target in targets
+        build_stage(workspace, spec.name, module, target, options.dump, choices)
+        for target in targets
     ]
 
     integer = integer_logits(workspace, libraries[0].path, classes, photos)

@@ -6,6 +6,7 @@ epilogue of a product.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tvm.tirx import Buffer
 
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.loops import elementwise
-from tvm_passes.kernels.registry import KERNELS, Kernel
+from tvm_passes.kernels.registry import KERNELS, Family, Kernel
 from tvm_passes.ops.base import OPERATORS, TensorSpec
 
 Compute = Callable[[Any, Sequence[Expr], Sequence[Buffer], Isa], Expr]
@@ -56,7 +57,7 @@ def lane_operator(
 
     def register(compute: Compute) -> Compute:
         LANE_OPERATORS[name] = LaneOperator(compute, tables, pack)
-        KERNELS[name] = lambda config, specs, isa: lane_kernel(name, config, specs, isa)
+        KERNELS[name] = Family(partial(lane_kernel, name))
         return compute
 
     return register

@@ -1,59 +1,117 @@
 """Kernels of ``linear``, ``conv2d`` and ``fused``: the anchor's generator, and its epilogue."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tvm_passes.kernels.depthwise import depthwise_kernel, grouped_kernel
 from tvm_passes.kernels.epilogue import EpiloguePlan, plan_epilogue
 from tvm_passes.kernels.gemm import conv2d_access, gemm_kernel, linear_access
+from tvm_passes.kernels.gemm_tile import Access, GemmSchedule, schedules
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.registry import Kernel, kernel
 from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.fused import FusedConfig
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
 
-Product = Callable[[Any, Sequence[TensorSpec], EpiloguePlan, Isa], Kernel]
+Space = Iterator[GemmSchedule]
+
+
+@dataclass(frozen=True)
+class Product:
+    """An operator that others may be fused to.
+
+    Attributes:
+        generate: ``(config, specs, plan, isa, schedule)``; specs are the operator's own five
+            arguments and then those of the fused steps.
+        space: ``(config, specs, plan, isa)`` to all schedules, the default first.
+    """
+
+    generate: Callable[[Any, Sequence[TensorSpec], EpiloguePlan, Isa, Any], Kernel]
+    space: Callable[[Any, Sequence[TensorSpec], EpiloguePlan, Isa], Iterator[Any]]
+
+
+def _linear_access(specs: Sequence[TensorSpec], plan: EpiloguePlan) -> Access:
+    return linear_access(specs, plan.out.shape[2] if plan.pad else None)
 
 
 def _linear(
-    config: LinearConfig, specs: Sequence[TensorSpec], plan: EpiloguePlan, isa: Isa
+    config: LinearConfig,
+    specs: Sequence[TensorSpec],
+    plan: EpiloguePlan,
+    isa: Isa,
+    schedule: GemmSchedule | None,
 ) -> Kernel:
     """x [..., K] times w [N, K]."""
-    columns = plan.out.shape[2] if plan.pad else None
-    return gemm_kernel(linear_access(specs, columns), specs, config, plan, isa)
+    return gemm_kernel(_linear_access(specs, plan), specs, config, plan, isa, schedule)
+
+
+def _linear_space(
+    config: LinearConfig, specs: Sequence[TensorSpec], plan: EpiloguePlan, isa: Isa
+) -> Space:
+    del config
+    access = _linear_access(specs, plan)
+    return schedules(access, specs[1].shape[0], specs[0].dtype, isa)
 
 
 def _conv2d(
-    config: Conv2dConfig, specs: Sequence[TensorSpec], plan: EpiloguePlan, isa: Isa
+    config: Conv2dConfig,
+    specs: Sequence[TensorSpec],
+    plan: EpiloguePlan,
+    isa: Isa,
+    schedule: GemmSchedule | None,
 ) -> Kernel:
     """Dense, depthwise or grouped convolution of a padded NHWC map."""
-    x, w = specs[:2]
     out = OPERATORS["conv2d"].infer(config, specs)
     if config.groups == 1:
-        return gemm_kernel(conv2d_access(config, specs, out), specs, config, plan, isa)
+        access = conv2d_access(config, specs, out)
+        return gemm_kernel(access, specs, config, plan, isa, schedule)
+    x, w = specs[:2]
     depthwise = config.groups == x.shape[3] == w.shape[0]
     return (depthwise_kernel if depthwise else grouped_kernel)(config, specs, out, isa)
 
 
-PRODUCTS: dict[str, Product] = {"linear": _linear, "conv2d": _conv2d}
+def _conv2d_space(
+    config: Conv2dConfig, specs: Sequence[TensorSpec], plan: EpiloguePlan, isa: Isa
+) -> Space:
+    del plan
+    if config.groups != 1:
+        return iter(())
+    access = conv2d_access(config, specs, OPERATORS["conv2d"].infer(config, specs))
+    return schedules(access, specs[1].shape[0], specs[0].dtype, isa)
 
 
-def _alone(name: str) -> None:
-    @kernel(name)
-    def generate(config: Any, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
+PRODUCTS: dict[str, Product] = {
+    "linear": Product(_linear, _linear_space),
+    "conv2d": Product(_conv2d, _conv2d_space),
+}
+
+
+def _parts(
+    name: str, config: Any, specs: Sequence[TensorSpec]
+) -> tuple[Product, Any, EpiloguePlan]:
+    """The product of a call, alone or fused, its configuration, and what follows it."""
+    if not isinstance(config, FusedConfig):
         out = OPERATORS[name].infer(config, specs)
-        return PRODUCTS[name](config, specs, plan_epilogue((), specs, out), isa)
-
-
-for _name in PRODUCTS:
-    _alone(_name)
-
-
-@kernel("fused")
-def fused(config: FusedConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
-    """A product and what follows it, in one pass over the output."""
+        return PRODUCTS[name], config, plan_epilogue((), specs, out)
     anchor, *steps = config.steps
-    own = [specs[index] for index in anchor.inputs]
-    out = OPERATORS[anchor.operator].infer(anchor.decoded(), own)
-    plan = plan_epilogue(steps, specs, out)
-    return PRODUCTS[anchor.operator](anchor.decoded(), specs, plan, isa)
+    own = anchor.decoded()
+    out = OPERATORS[anchor.operator].infer(own, [specs[index] for index in anchor.inputs])
+    return PRODUCTS[anchor.operator], own, plan_epilogue(steps, specs, out)
+
+
+def _generate(
+    name: str, config: Any, specs: Sequence[TensorSpec], isa: Isa, schedule: Any = None
+) -> Kernel:
+    product, own, plan = _parts(name, config, specs)
+    return product.generate(own, specs, plan, isa, schedule)
+
+
+def _space(name: str, config: Any, specs: Sequence[TensorSpec], isa: Isa) -> Iterator[Any]:
+    product, own, plan = _parts(name, config, specs)
+    return product.space(own, specs, plan, isa)
+
+
+for _name in (*PRODUCTS, "fused"):
+    kernel(_name, partial(_space, _name))(partial(_generate, _name))

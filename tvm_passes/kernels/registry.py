@@ -1,6 +1,6 @@
-"""Registry of kernel generators, keyed by the integer operator's name."""
+"""Registry of kernel families, keyed by the integer operator's name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,16 +26,50 @@ class Kernel:
     pack: Callable[[Mapping[int, NDArray[Any]]], Mapping[int, NDArray[Any]]] | None = None
 
 
-Generator = Callable[[Any, Sequence[TensorSpec], Isa], Kernel]
+Generator = Callable[..., Kernel]
+Schedules = Callable[[Any, Sequence[TensorSpec], Isa], Iterable[Any]]
 
-KERNELS: dict[str, Generator] = {}
+
+@dataclass(frozen=True)
+class Family:
+    """The kernels of one operator.
+
+    Attributes:
+        generate: ``(config, input specs, isa)``, and the schedule as a fourth argument where there
+            are any, None for the default.
+        space: ``(config, input specs, isa)`` to all schedules, frozen dataclasses of integers and
+            strings, the default first. None where there is nothing to choose.
+    """
+
+    generate: Generator
+    space: Schedules | None = None
+
+    def __call__(
+        self, config: Any, specs: Sequence[TensorSpec], isa: Isa, schedule: Any = None
+    ) -> Kernel:
+        """Generate a kernel; without a schedule, by the default one."""
+        if schedule is None:
+            return self.generate(config, specs, isa)
+        return self.generate(config, specs, isa, schedule)
+
+    def schedules(self, config: Any, specs: Sequence[TensorSpec], isa: Isa) -> list[Any]:
+        """All schedules, the default first; empty where there is nothing to choose."""
+        return [] if self.space is None else list(self.space(config, specs, isa))
 
 
-def kernel(name: str) -> Callable[[Generator], Generator]:
-    """Register ``generate(config, input specs, isa)`` as the kernel of operator ``name``."""
+KERNELS: dict[str, Family] = {}
+
+
+def kernel(name: str, space: Schedules | None = None) -> Callable[[Generator], Generator]:
+    """Register ``generate(config, input specs, isa[, schedule])`` as kernels of operator ``name``.
+
+    Args:
+        name: the operator.
+        space: see ``Family``.
+    """
 
     def register(generate: Generator) -> Generator:
-        KERNELS[name] = generate
+        KERNELS[name] = Family(generate, space)
         return generate
 
     return register
