@@ -59,7 +59,7 @@ class AdaLog:
 Format = Uniform | AdaLog
 
 IMAGE = Uniform("uint8", 0, 255, fixed=(1.0, 0))
-INT16 = Uniform("int16", -32767, 32767, symmetric=True)
+INT16 = Uniform("int16", -32768, 32767, symmetric=True)
 SOFTMAX_INT16 = Uniform("int16", 0, 32767, fixed=(2.0**-15, 0))
 SOFTMAX_INT8 = Uniform("int8", -128, 127, fixed=(1 / 256, -128))
 # Scale and codes of the logits follow from the last linear's accumulator; see `insert.py`.

@@ -25,7 +25,7 @@ from tvm_passes.ops.pad import PadConfig
 
 MULTIPLIER, SHIFT = 3, 4  # argument indices of the products
 PREVIOUS = -1
-TOGETHER = 64  # lanes of several pixels that go through the steps together
+TOGETHER = 64  # lanes of several pixels that go through the steps together, where speed counts
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,8 @@ class Epilogue:
         for position, (start, lanes, _) in enumerate(split[0]):
             first = channel + start
             pixels = [pieces[position][2] for pieces in split]
-            for at, count in _groups(len(pixels), TOGETHER // lanes):
+            together = TOGETHER if self.isa.dot else self.isa.wide
+            for at, count in _groups(len(pixels), together // lanes):
                 offset = (pixel + at) * self.channels + first
                 codes = self._codes(pixels[at : at + count], first, offset)
                 for index in range(count):

@@ -35,8 +35,19 @@ def module(function: str, dtype: str, scale: float) -> tvm.IRModule:
 def test_functions(function: str, dtype: str, scale: float) -> None:
     before = module(function, dtype, scale)
     after = apply_rules(before, lower_pointwise)
-    assert operators(after) == ["pwl" if dtype == "int16" else "lut"]
+    assert operators(after) == ["pwl8" if dtype == "int16" else "lut"]
     assert_close(before, after, codes(dtype, 1, 700), share=0.02 if dtype != "int16" else 1.0)
+
+
+def test_a_kink_that_16_bit_lanes_miss_takes_finer_segments() -> None:
+    def body(graph: Graph, x: relax.Var) -> relax.Expr:
+        y = graph.pointwise("relu6", graph.dequantize(x, 10 / 32767))
+        return graph.quantize(y, 6 / 255, -128)
+
+    before = build([((1, 700), "int16")], body)
+    after = apply_rules(before, lower_pointwise)
+    assert operators(after) == ["pwl"]
+    assert_close(before, after, codes("int16", 1, 700), share=1.0)
 
 
 def test_the_table_holds_every_code_in_order() -> None:
