@@ -94,7 +94,15 @@ def lane_slice(value: Expr, start: int, lanes: int) -> Expr:
         return value
     if isinstance(value, tirx.Broadcast):
         return splat(value.value, lanes)
+    if isinstance(value, tirx.Shuffle) and start % lanes == 0 and _is_join(value, lanes):
+        return value.vectors[start // lanes]
     return tirx.Shuffle([value], [int32(lane) for lane in range(start, start + lanes)])
+
+
+def _is_join(value: tirx.Shuffle, lanes: int) -> bool:
+    """Whether ``value`` is a plain sequence of vectors of ``lanes`` lanes."""
+    parts = value.vectors
+    return lanes_of(value) == len(parts) * lanes and lanes_of(parts[0]) == lanes
 
 
 def join(parts: Sequence[Expr]) -> Expr:
@@ -109,15 +117,28 @@ def join(parts: Sequence[Expr]) -> Expr:
 
 
 def by_register(lanes: int, compute: Callable[..., Expr], *values: Expr) -> Expr | None:
-    """``compute`` on pieces of ``lanes`` lanes, joined again; None if the vectors do not divide."""
+    """``compute`` on pieces of ``lanes`` lanes, joined again; None if the vectors do not divide.
+
+    Pieces are bound to names: an expression that were copied into each of them would grow beyond
+    what TVM's passes walk through in reasonable time.
+    """
     total = lanes_of(values[0])
     if total % lanes:
         return None
+    if total > lanes:
+        values = tuple(named(value) for value in values)
     pieces = [
-        compute(*(lane_slice(value, start, lanes) for value in values))
+        T.bind(compute(*(lane_slice(value, start, lanes) for value in values)))
         for start in range(0, total, lanes)
     ]
     return join(pieces)
+
+
+def named(value: Expr) -> Expr:
+    """``value``, bound to a name unless it is as good as one."""
+    if isinstance(value, tirx.Var | tirx.Broadcast | tirx.Shuffle):
+        return value
+    return T.bind(value)
 
 
 def splat(value: Expr, lanes: int) -> Expr:

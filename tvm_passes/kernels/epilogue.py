@@ -218,16 +218,17 @@ class Epilogue:
         value = requantize(
             join(pixels), join([multiplier] * count), join([shift] * count), config.left, self.isa
         )
-        codes = T.bind(saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point))
+        codes = saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
         for step in self.plan.steps:
+            codes = _kept(codes)
             operands = [
                 codes if index == PREVIOUS else self._operand(index, channel, offset, lanes, count)
                 for index in step.operands
             ]
             tables = [self.buffers[index] for index in step.tables]
             compute = LANE_OPERATORS[step.operator].compute
-            codes = T.bind(compute(step.config, operands, tables, self.isa))
-        return codes
+            codes = compute(step.config, operands, tables, self.isa)
+        return T.bind(codes)
 
     def _operand(self, index: int, channel: Expr, offset: Expr, lanes: int, count: int) -> Expr:
         """Elements of a second operand: of the same shape, one per channel, or a scalar."""
@@ -238,6 +239,19 @@ class Epilogue:
         if size == self.channels:
             return join([load(buffer, channel, lanes)] * count)
         return join([load(buffer, offset + each * self.channels, lanes) for each in range(count)])
+
+
+def _kept(codes: Expr) -> Expr:
+    """``codes`` by way of a local buffer, which LLVM removes again.
+
+    TVM's simplifier looks through names, and would take seconds for a chain of steps.
+    """
+    lanes = lanes_of(codes)
+    if lanes == 1:
+        return T.bind(codes)
+    buffer = T.alloc_buffer((lanes,), str(codes.ty.dtype).partition("x")[0])
+    store(buffer, 0, codes, lanes)
+    return T.bind(load(buffer, 0, lanes))
 
 
 def _groups(count: int, most: int) -> list[tuple[int, int]]:

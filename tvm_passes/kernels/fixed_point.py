@@ -7,7 +7,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
-from tvm_passes.kernels.builder import by_register
+from tvm_passes.kernels.builder import by_register, named
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.numerics import INT_RANGE
 
@@ -80,6 +80,7 @@ def rounding_shift(value: Expr, shift: Expr, isa: Isa) -> Expr:
         if result is not None:
             return result
     one = constant(1, value)
+    value = named(value) if str(value.ty.dtype) != "int32" else value  # scalars: see ``held``
     return (value >> shift) + ((value >> (shift - one)) & one)
 
 
@@ -180,6 +181,7 @@ def rounding_shift_narrow(value: Expr, shift: int, dtype: str, isa: Isa) -> Expr
         result = by_register(32, _vpmulhrsw, value, factor)
         if result is not None:
             return narrow(result, dtype)
+    value = named(value)
     right, one = constant(shift, value, "int16"), constant(1, value, "int16")
     rounded = (value >> right) + ((value >> (right - one)) & one)
     return narrow(rounded, dtype)
