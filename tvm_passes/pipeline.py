@@ -9,6 +9,7 @@ import tvm
 import tvm_passes.kernels
 import tvm_passes.ops  # noqa: F401  the registries fill on import
 from tvm_passes.graph.fuse import fuse_epilogue
+from tvm_passes.graph.fuse_attention import fuse_attention
 from tvm_passes.graph.layout import collapse_views
 from tvm_passes.graph.select import select_kernels
 from tvm_passes.graph.verify import verify_integer
@@ -70,6 +71,8 @@ LOWERING: tuple[Phase, ...] = (
     Phase("verify_integer", verify_integer),
     # reshapes and permutations vanish
     _rule(collapse_views),
+    # attention in one operator, on tokens
+    _rule(fuse_attention),
     # products end with what follows them
     _rule(fuse_epilogue),
 )

@@ -101,8 +101,8 @@ def _may_grow(product: relax.Call, name: str) -> bool:
         steps = config_of(product).steps
         return bool(steps[-1].operator != "pad")
     if name == "conv2d":
-        groups = config_of(product).groups
-        return bool(groups in (1,))
+        groups, channels = config_of(product).groups, TensorSpec.of(product.args[0]).shape[-1]
+        return bool(groups in (1, channels))
     return name in PRODUCTS
 
 

@@ -9,8 +9,10 @@ import tvm
 from tvm import relax
 
 from tvm_passes.errors import LoweringError
+from tvm_passes.graph.moves import copies_of
 from tvm_passes.kernels.choices import Choices, workload
 from tvm_passes.kernels.isa import Isa
+from tvm_passes.kernels.movement import copy_kernel
 from tvm_passes.kernels.registry import KERNELS, Kernel
 from tvm_passes.lowering.quantized import array_of
 from tvm_passes.ops.base import TensorSpec, config_of, operator_of
@@ -38,7 +40,7 @@ def select_kernels(mod: tvm.IRModule, isa: Isa, choices: Choices | None = None) 
     def rule(scope: Scope, call: relax.Call) -> relax.Expr | None:
         operator = operator_of(call)
         if operator is None:
-            return None
+            return _move(scope, scope.builder.normalize(call))
         if operator.name not in KERNELS:
             raise LoweringError(f"operator {operator.name} has no kernel")
         config, arguments = config_of(call), list(call.args[:-1])
@@ -67,8 +69,20 @@ def select_kernels(mod: tvm.IRModule, isa: Isa, choices: Choices | None = None) 
             function, relax.Tuple(arguments), relax.TensorType(out.shape, out.dtype)
         )
 
-    selected = rewrite_main(mod, rule)
-    return relax.transform.LegalizeOps(skip_ops=["relax.reshape"])(selected)
+    return rewrite_main(mod, rule)
+
+
+def _move(scope: Scope, call: relax.Call) -> relax.Expr | None:
+    """A kernel for a permutation, a slice or a join."""
+    copies = copies_of(call)
+    if copies is None:
+        return None
+    parts = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else [call.args[0]]
+    out = TensorSpec.of(call)
+    kernel = copy_kernel(copies, [TensorSpec.of(part) for part in parts], out)
+    name = str(call.op.name).removeprefix("relax.")
+    function = scope.builder.add_func(kernel.func.with_attr("global_symbol", name), name)
+    return relax.op.call_tir(function, relax.Tuple(parts), relax.TensorType(out.shape, out.dtype))
 
 
 def chosen(mod: tvm.IRModule, isa: Isa) -> Choices:

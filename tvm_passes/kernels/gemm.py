@@ -26,6 +26,7 @@ from tvm_passes.kernels.gemm_tile import (
     uses_matrix,
 )
 from tvm_passes.kernels.isa import Isa
+from tvm_passes.kernels.parallel import tasks
 from tvm_passes.kernels.registry import Kernel
 from tvm_passes.ops.base import TensorSpec
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
@@ -115,7 +116,10 @@ class _Loops:
         size = self.schedule.block
         rest = channels - (panels - 1) * vectors * self.lanes  # channels of the last panel
         whole = panels if rest == vectors * self.lanes else panels - 1
-        with T.serial(0, -(-total // size)) as block:
+        depth, pixels = self.access.depth, self.access.rows * self.access.columns
+        blocks_of_pixels = -(-total // size)
+
+        def block_of_pixels(block: Expr) -> None:
             first = block * size
             count = size if total % size == 0 else tirx.min(total - first, int32(size))
             micro = self.micro_kernel()
@@ -130,6 +134,8 @@ class _Loops:
                 last = -(-rest // self.lanes)
                 with T.serial(0, count) as index:
                     self._tile(micro, first, index, int32(whole), last, rest)
+
+        tasks(blocks_of_pixels, pixels * depth * channels // blocks_of_pixels, block_of_pixels)
 
     def _place(self, tile: Expr) -> tuple[Expr, Expr, Expr]:
         """Row, column and flat input offset of a tile's first pixel."""

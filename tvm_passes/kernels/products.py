@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tvm_passes.kernels.depthwise import depthwise_kernel, grouped_kernel
+from tvm_passes.kernels.depthwise import (
+    depthwise_kernel,
+    depthwise_space,
+    depthwise_window,
+    grouped_kernel,
+)
 from tvm_passes.kernels.epilogue import EpiloguePlan, plan_epilogue
 from tvm_passes.kernels.gemm import conv2d_access, gemm_kernel, linear_access
 from tvm_passes.kernels.gemm_tile import Access, GemmSchedule, schedules
@@ -15,7 +20,7 @@ from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.fused import FusedConfig
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
 
-Space = Iterator[GemmSchedule]
+Space = Iterator[Any]
 
 
 @dataclass(frozen=True)
@@ -60,22 +65,27 @@ def _conv2d(
     specs: Sequence[TensorSpec],
     plan: EpiloguePlan,
     isa: Isa,
-    schedule: GemmSchedule | None,
+    schedule: Any,
 ) -> Kernel:
     """Dense, depthwise or grouped convolution of a padded NHWC map."""
-    out = OPERATORS["conv2d"].infer(config, specs)
     if config.groups == 1:
-        access = conv2d_access(config, specs, out)
+        access = conv2d_access(config, specs, OPERATORS["conv2d"].infer(config, specs))
         return gemm_kernel(access, specs, config, plan, isa, schedule)
-    x, w = specs[:2]
-    depthwise = config.groups == x.shape[3] == w.shape[0]
-    return (depthwise_kernel if depthwise else grouped_kernel)(config, specs, out, isa)
+    if _is_depthwise(config, specs):
+        return depthwise_kernel(config, specs, plan, isa, schedule)
+    return grouped_kernel(config, specs, plan, isa)
+
+
+def _is_depthwise(config: Conv2dConfig, specs: Sequence[TensorSpec]) -> bool:
+    return config.groups == specs[0].shape[3] == specs[1].shape[0]
 
 
 def _conv2d_space(
     config: Conv2dConfig, specs: Sequence[TensorSpec], plan: EpiloguePlan, isa: Isa
 ) -> Space:
     del plan
+    if _is_depthwise(config, specs):
+        return depthwise_space(depthwise_window(config, specs), specs[0].dtype, isa)
     if config.groups != 1:
         return iter(())
     access = conv2d_access(config, specs, OPERATORS["conv2d"].infer(config, specs))
