@@ -47,6 +47,7 @@ def measure(
     ] = 16,
     runs: options.Runs = 30,
     warmup: options.Warmup = 5,
+    threads: options.Threads = 0,
     work: options.Work = None,
     json: options.Json = False,
 ) -> None:
@@ -61,6 +62,6 @@ def measure(
         from pipeline.verbs.choice import parse_devices
         from pipeline.verbs.measure import measure as run
 
-        devices = parse_devices(device or (), tracker, key)
+        devices = parse_devices(device or (), tracker, key, threads)
         result = run(artifact, devices, workspace, validation, labels, photos, runs, warmup, target)
     show(result, json)

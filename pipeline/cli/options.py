@@ -189,6 +189,14 @@ Key = Annotated[
 ]
 Runs = Annotated[int, typer.Option(min=1, help="Timed runs, on real hardware.")]
 Warmup = Annotated[int, typer.Option(min=0, help="Runs before them that are not timed.")]
+Threads = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="The most threads that may work on one image, on real hardware; 0 leaves it to the "
+        "library, which takes the big cores, four at most.",
+    ),
+]
 DumpIr = Annotated[
     Path | None,
     typer.Option(

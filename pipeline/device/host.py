@@ -56,7 +56,7 @@ class HostDevice:
         """Take this machine.
 
         Args:
-            threads: the most that a library may use; 0 lets it decide.
+            threads: the most that a library may use for one image; 0 lets it decide.
         """
         self._threads = threads
 
@@ -103,6 +103,7 @@ class HostProgram:
     Attributes:
         classes: number of logits.
         image_shape: ``[1, H, W, 3]``.
+        threads: how many threads work on one image.
     """
 
     def __init__(self, library: Path, interface: ctypes.CDLL, threads: int) -> None:
@@ -118,6 +119,7 @@ class HostProgram:
         self._check(interface.pocketvit_get_info(self._handle, ctypes.byref(info)))
         self.classes: int = info.num_classes
         self.image_shape: tuple[int, ...] = (1, info.height, info.width, info.channels)
+        self.threads: int = info.threads
 
     def run(self, image: Image) -> Logits:
         """See `session.Program`."""

@@ -32,8 +32,9 @@ EMULATED_TARGETS = {
 
 @dataclass(frozen=True)
 class Host:
-    """This machine."""
+    """This machine; `threads` as in `HostDevice`."""
 
+    threads: int = 0
     name = "host"
 
     def targets(self) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ class Host:
     @contextmanager
     def open(self, reporter: Reporter) -> Iterator[Device]:
         """The device, as long as the context lasts."""
-        yield HostDevice()
+        yield HostDevice(self.threads)
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ Choice = Host | Emulated | Remote
 
 
 def parse_devices(
-    names: Sequence[str], tracker: str | None = None, key: str | None = None
+    names: Sequence[str], tracker: str | None = None, key: str | None = None, threads: int = 0
 ) -> tuple[Choice, ...]:
     """The devices that the options name; this machine when they name none.
 
@@ -156,15 +157,17 @@ def parse_devices(
         names: each "host", "emulated" or "emulated:CPU".
         tracker: "host:port" of a tracker.
         key: of a device there.
+        threads: the most that work on one image on real hardware; 0 leaves it to the library.
 
     Raises:
-        UserError: a name or an address has another form, or one of tracker and key is missing.
+        UserError: a name or an address has another form, one of tracker and key is missing, or
+            threads are given for a remote device.
     """
     chosen: list[Choice] = []
     for name in names:
         kind, _, cpu = name.partition(":")
         if name == "host":
-            chosen.append(Host())
+            chosen.append(Host(threads))
         elif kind == "emulated":
             chosen.append(Emulated(cpu or DEFAULT_CPU))
         else:
@@ -174,6 +177,11 @@ def parse_devices(
             )
     if (tracker is None) != (key is None):
         raise UserError("A remote device needs both --tracker HOST:PORT and --key KEY; give both.")
+    if tracker is not None and threads:
+        raise UserError(
+            "--threads is for this host; on a remote device set TVM_NUM_THREADS where its RPC "
+            "server starts."
+        )
     if tracker is not None and key is not None:
         chosen.append(Remote(Address.parse(tracker), key))
-    return tuple(dict.fromkeys(chosen)) or (Host(),)
+    return tuple(dict.fromkeys(chosen)) or (Host(threads),)

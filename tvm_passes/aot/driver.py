@@ -1,21 +1,17 @@
-"""The generated C source: tensor table, network description, and the kernel calls in order."""
+"""The generated C source: network description, and the kernel calls in order."""
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 import jinja2
 import numpy as np
-from tvm import DataType
 
 from tvm_passes.aot.plan import ALIGNMENT, MemoryPlan
-from tvm_passes.aot.program import Program, used_kernels
+from tvm_passes.aot.program import Layer, Program, used_kernels
 from tvm_passes.aot.targets import TargetSpec
 from tvm_passes.errors import LoweringError
-
-MAX_ARGUMENTS = 32  # PV_MAX_ARGUMENTS of runtime/network.h
 
 # ARM feature -> which word of the auxiliary vector, which bit (Linux, asm/hwcap.h).
 HWCAPS = {"asimddp": ("AT_HWCAP", 20), "i8mm": ("AT_HWCAP2", 13)}
@@ -70,33 +66,25 @@ def kernel_symbols(program: Program) -> dict[str, str]:
 
 
 def render_driver(
-    program: Program, plan: MemoryPlan, params: Params, info: LibraryInfo, target: TargetSpec
+    program: Program,
+    plan: MemoryPlan,
+    params: Params,
+    info: LibraryInfo,
+    target: TargetSpec,
+    parallel: bool,
 ) -> str:
-    """The C source of the driver.
+    """The C source of the driver; ``parallel`` says whether kernels have parallel loops."""
+    symbols = kernel_symbols(program)
 
-    Raises:
-        LoweringError: a kernel takes too many arguments.
-    """
-    for layer in program.layers:
-        if len(layer.args) > MAX_ARGUMENTS:
-            count = len(layer.args)
-            raise LoweringError(f"{layer.name} has {count} arguments; {MAX_ARGUMENTS} is the most")
-    shapes: list[int] = []
-    tensors = []
-    for tensor in program.tensors:
-        dtype = DataType(tensor.spec.dtype)
-        in_arena = tensor.space == "arena"
-        offsets = plan.offsets if in_arena else params.offsets
-        tensors.append(
-            {
-                "in_arena": int(in_arena),
-                "offset": offsets[tensor.buffer],
-                "ndim": len(tensor.spec.shape),
-                "code": int(dtype.type_code),
-                "bits": dtype.bits,
-                "shape": _position(shapes, tensor.spec.shape),
-            }
-        )
+    def place(index: int) -> tuple[str, int]:
+        tensor = program.tensors[index]
+        offsets = plan.offsets if tensor.space == "arena" else params.offsets
+        return tensor.space, offsets[tensor.buffer]
+
+    def call(layer: Layer) -> str:
+        arguments = (f"{space} + {offset}" for space, offset in map(place, layer.args))
+        return f"{symbols[layer.kernel]}({', '.join(arguments)})"
+
     environment = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -105,26 +93,15 @@ def render_driver(
     return environment.from_string(template).render(
         info=info,
         target=target,
-        layers=program.layers,
-        kernels=kernel_symbols(program),
-        shapes=shapes,
-        tensors=tensors,
-        image=program.tensors[program.image].spec.shape,
-        image_index=program.image,
-        logits_index=program.logits,
-        num_classes=program.tensors[program.logits].spec.shape[1],
+        layers=[{"name": layer.name, "call": call(layer)} for layer in program.layers],
+        kernels={symbols[layer.kernel]: len(layer.args) - 1 for layer in program.layers},
+        image=program.tensors[program.image].spec,
+        logits=program.tensors[program.logits].spec,
+        image_offset=place(program.image)[1],
+        logits_offset=place(program.logits)[1],
+        parallel=int(parallel),
         logits_scale=float(np.float32(info.logits_scale)).hex(),
         arena_bytes=plan.arena_bytes,
         parameter_bytes=len(params.blob),
         hwcaps=HWCAPS,
     )
-
-
-def _position(pool: list[int], shape: Sequence[int]) -> int:
-    """Index of ``shape`` within ``pool``, which grows where it is new."""
-    wanted = list(shape)
-    for start in range(len(pool) - len(wanted) + 1):
-        if pool[start : start + len(wanted)] == wanted:
-            return start
-    pool.extend(wanted)
-    return len(pool) - len(wanted)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import tvm
 from tvm import IRModule
 
 from tvm_passes.aot.driver import LibraryInfo, kernel_symbols, pack_params, render_driver
+from tvm_passes.aot.functions import compile_functions, has_parallel_loop
 from tvm_passes.aot.plan import plan_memory
-from tvm_passes.aot.program import Program, linearize
+from tvm_passes.aot.program import linearize
 from tvm_passes.aot.targets import TargetSpec
 from tvm_passes.aot.toolchain import compile_library
 
@@ -54,13 +54,16 @@ def build_library(mod: IRModule, target: TargetSpec, info: LibraryInfo, out: Pat
     program = linearize(mod)
     plan = plan_memory(program.buffers)
     params = pack_params(program)
+    kernels = {symbol: mod[name] for name, symbol in kernel_symbols(program).items()}
+    parallel = any(map(has_parallel_loop, kernels.values()))
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         work = Path(folder)
-        (work / "driver.c").write_text(render_driver(program, plan, params, info, target))
+        driver = render_driver(program, plan, params, info, target, parallel)
+        (work / "driver.c").write_text(driver)
         (work / "params.bin").write_bytes(params.blob)
-        _compile_kernels(mod, program, target, work / "kernels.o")
+        compile_functions(kernels, target.tvm_target(), work / "kernels.o")
         built = work / f"libpocketvit_{info.name}.so"  # becomes the SONAME
         compile_library(target, work, built)
         report = LibraryReport(
@@ -78,17 +81,6 @@ def build_library(mod: IRModule, target: TargetSpec, info: LibraryInfo, out: Pat
 def public_header() -> str:
     """The text of ``pocketvit.h``."""
     return files("tvm_passes.aot").joinpath("runtime", "pocketvit.h").read_text()
-
-
-def _compile_kernels(mod: IRModule, program: Program, target: TargetSpec, out: Path) -> None:
-    kernels = IRModule(
-        {
-            symbol: mod[name].with_attr("global_symbol", symbol)
-            for name, symbol in kernel_symbols(program).items()
-        }
-    )
-    executable = tvm.compile(kernels, target=target.tvm_target())
-    executable.mod.write_to_file(str(out), "o")
 
 
 def _section_bytes(elf: bytes, name: bytes) -> int:

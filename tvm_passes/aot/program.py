@@ -88,8 +88,8 @@ def linearize(mod: IRModule) -> Program:
             builder.values[binding.var] = builder.bind(binding.var, binding.value)
     logits = builder.operand(main.body.body, "the output of main")
     _check_interface(builder.tensors[image].spec, builder.tensors[logits].spec)
-    if not builder.layers:
-        raise LoweringError("main calls no kernel")
+    if not builder.layers or builder.tensors[logits].space != "arena":
+        raise LoweringError("main calls no kernel, or returns a constant")
     return builder.finish(image, logits)
 
 
@@ -166,8 +166,7 @@ class _Builder:
             for tensor in (self.tensors[arg] for arg in layer.args):
                 if tensor.space == "arena":
                     last[tensor.buffer] = index
-        if self.tensors[logits].space == "arena":
-            last[self.tensors[logits].buffer] = max(len(self.layers) - 1, 0)
+        last[self.tensors[logits].buffer] = len(self.layers) - 1
         return Program(
             tensors=tuple(self.tensors),
             buffers=tuple(map(Lifetime, self.sizes, self.first, last)),

@@ -2,41 +2,67 @@
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from tvm_passes.aot.targets import TargetSpec
 from tvm_passes.errors import LoweringError
 
-SOURCES = ("pocketvit.c", "tvm_standins.c", "tvm_entry.c", "params.S")
+SOURCES = ("pocketvit.c", "pool.c", "cores.c", "tvm_standins.c", "tvm_entry.c", "params.S")
 ANDROID_API = 24
 
-# All that a library may take from Android's C library; the linker refuses anything else.
-BIONIC = {
-    "libc.so": (
-        "clock_gettime",
-        "free",
-        "getauxval",
-        "memcpy",
-        "memmove",
-        "memset",
-        "posix_memalign",
-        "strlen",
-    ),
-    "libm.so": ("exp", "expf", "log", "logf", "pow", "powf", "sqrt", "sqrtf", "erff", "tanhf"),
+# All that a library may take from its system; the linker refuses anything else.
+_C_SYMBOLS = (
+    "clock_gettime",
+    "close",
+    "free",
+    "getauxval",
+    "getenv",
+    "memcpy",
+    "memmove",
+    "memset",
+    "open",
+    "posix_memalign",
+    "read",
+    "sched_getaffinity",
+    "sched_setaffinity",
+    "sched_yield",
+    "strlen",
+)
+_THREAD_SYMBOLS = (
+    "pthread_cond_broadcast",
+    "pthread_cond_destroy",
+    "pthread_cond_init",
+    "pthread_cond_wait",
+    "pthread_create",
+    "pthread_getspecific",
+    "pthread_join",
+    "pthread_key_create",
+    "pthread_key_delete",
+    "pthread_mutex_destroy",
+    "pthread_mutex_init",
+    "pthread_mutex_lock",
+    "pthread_mutex_unlock",
+    "pthread_setspecific",
+)
+SYSTEM_LIBRARIES: dict[str, dict[str, tuple[str, ...]]] = {
+    "linux": {"libc.so.6": _C_SYMBOLS, "libpthread.so.0": _THREAD_SYMBOLS},
+    "android": {"libc.so": _C_SYMBOLS + _THREAD_SYMBOLS},
 }
 
 _COMPILE = (
     "-std=c11",
-    "-D_POSIX_C_SOURCE=200809L",
+    "-D_GNU_SOURCE",
     "-O2",
     "-fPIC",
     "-fvisibility=hidden",
+    "-fno-stack-protector",  # this and the next would call more of the C library
+    "-U_FORTIFY_SOURCE",
     "-Wall",
     "-Wextra",
 )
-_COMPILE_ARM = ("-mno-outline-atomics", "-fno-stack-protector")  # would call compiler libraries
+_COMPILE_ARM = ("-mno-outline-atomics",)  # would call a compiler library
 _LINK = (
     "-shared",
     "-s",
@@ -63,31 +89,34 @@ def compile_library(target: TargetSpec, work: Path, out: Path) -> None:
         sources = ["driver.c", *(f"{runtime}/{source}" for source in SOURCES), "kernels.o"]
         flags = [*_COMPILE, *(_COMPILE_ARM if target.is_arm else ()), f"-I{runtime}"]
         link = [*_LINK, f"-Wl,-soname,{out.name}", f"-Wl,--version-script={runtime}/exports.map"]
-        compiler, libraries = target.compiler, ["-lm", "-lc"]
+        compiler, libraries = target.compiler, ["-lc"]
+        ndk = _ndk_compiler() if target.system == "android" else None
         if target.system == "android":
             link += _LINK_ANDROID
-            ndk = _ndk_compiler()
-            if ndk is not None:
-                compiler = str(ndk)
-            else:
+        if ndk is not None:
+            compiler = str(ndk)
+        else:
+            flags += ["-nostdlib"]
+            libraries = [*_stubs(compiler, SYSTEM_LIBRARIES[target.system], work), "-lgcc"]
+            if target.system == "android":
                 own_headers = _run([compiler, "-print-file-name=include"], work).strip()
-                flags += ["-ffreestanding", "-nostdinc", "-nostdlib"]
+                flags += ["-ffreestanding", "-nostdinc"]
                 flags += ["-isystem", own_headers, "-isystem", f"{runtime}/bionic"]
-                libraries = _bionic_stubs(compiler, work)
         _run([compiler, *flags, *link, "-o", str(out), *sources, *libraries], work)
 
 
-def _bionic_stubs(compiler: str, work: Path) -> list[str]:
-    """Empty libraries with the names and symbols of Android's, to link against.
+def _stubs(compiler: str, libraries: Mapping[str, Sequence[str]], work: Path) -> list[str]:
+    """Empty libraries with the names and symbols of the system's, to link against.
 
-    Their symbols carry no version, so that the result binds to whatever the device has.
+    Their symbols carry no version, so that the result binds to whatever the device has: any
+    Android, and a C library older than this machine's.
     """
-    for name, symbols in BIONIC.items():
+    for name, symbols in libraries.items():
         source = "".join(f".globl {s}\n.type {s}, %function\n{s}: ret\n" for s in symbols)
         (work / f"{name}.s").write_text(source)
         soname = f"-Wl,-soname,{name}"
         _run([compiler, "-shared", "-nostdlib", soname, "-o", name, f"{name}.s"], work)
-    return list(BIONIC)
+    return list(libraries)
 
 
 def _ndk_compiler() -> Path | None:

@@ -7,15 +7,20 @@ import tvm
 from tvm import relax
 
 from tvm_passes.errors import LoweringError
+from tvm_passes.graph.layout_rules import tensors_of
+from tvm_passes.graph.moves import copies_of
 from tvm_passes.kernels.isa import Isa
+from tvm_passes.kernels.movement import copy_kernel
 from tvm_passes.kernels.registry import KERNELS, Kernel
 from tvm_passes.lowering.quantized import array_of
 from tvm_passes.ops.base import TensorSpec, config_of, operator_of
 from tvm_passes.rewrite import Scope, rewrite_main
 
+Made = dict[Any, tuple[relax.GlobalVar, Kernel]]
+
 
 def select_kernels(mod: tvm.IRModule, isa: Isa) -> tvm.IRModule:
-    """Replace integer operators by ``call_tir`` of generated kernels, and legalize the views.
+    """Replace operators by ``call_tir`` of generated kernels; only reshapes remain.
 
     Equal operators on equal shapes share a kernel.
 
@@ -26,12 +31,12 @@ def select_kernels(mod: tvm.IRModule, isa: Isa) -> tvm.IRModule:
     Raises:
         LoweringError: an operator has no kernel.
     """
-    made: dict[Any, tuple[relax.GlobalVar, Kernel]] = {}
+    made: Made = {}
 
     def rule(scope: Scope, call: relax.Call) -> relax.Expr | None:
         operator = operator_of(call)
         if operator is None:
-            return None
+            return _move(scope, scope.builder.normalize(call), made)
         if operator.name not in KERNELS:
             raise LoweringError(f"operator {operator.name} has no kernel")
         config, arguments = config_of(call), list(call.args[:-1])
@@ -56,5 +61,22 @@ def select_kernels(mod: tvm.IRModule, isa: Isa) -> tvm.IRModule:
             function, relax.Tuple(arguments), relax.TensorType(out.shape, out.dtype)
         )
 
-    selected = rewrite_main(mod, rule)
-    return relax.transform.LegalizeOps(skip_ops=["relax.reshape"])(selected)
+    return rewrite_main(mod, rule)
+
+
+def _move(scope: Scope, call: relax.Call, made: Made) -> relax.Expr | None:
+    """What only moves data, as copies."""
+    copies = copies_of(call)
+    if copies is None:
+        return None
+    arguments, out = tensors_of(call), TensorSpec.of(call)
+    specs = tuple(TensorSpec.of(argument) for argument in arguments)
+    key = (copies, specs)
+    if key not in made:
+        name = f"{str(call.op.name).removeprefix('relax.')}_{len(made)}"
+        kernel = copy_kernel(copies, specs, out)
+        function = kernel.func.with_attr("global_symbol", name)
+        made[key] = scope.builder.add_func(function, name), kernel
+    return relax.op.call_tir(
+        made[key][0], relax.Tuple(arguments), relax.TensorType(out.shape, out.dtype)
+    )

@@ -4,6 +4,7 @@ Importing this package registers all of them.
 """
 
 from tvm_passes.kernels import (  # noqa: F401
+    attention,
     elementwise,
     matmul,
     norm,

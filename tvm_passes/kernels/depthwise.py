@@ -1,6 +1,6 @@
 """Depthwise ``conv2d``, vectorised over channels, and the general grouped one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,15 +8,146 @@ from numpy.typing import NDArray
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
+from tvm.tirx import Buffer
 
 from tvm_passes.errors import LoweringError
-from tvm_passes.kernels.builder import Accumulators, build_kernel, int32, load
-from tvm_passes.kernels.epilogue import finish, store_channels
-from tvm_passes.kernels.fixed_point import widen
+from tvm_passes.kernels.builder import build_kernel, int32, load
+from tvm_passes.kernels.depthwise_micro import Held, Taps, Vectors, make_taps
+from tvm_passes.kernels.depthwise_tile import (
+    DepthwiseSchedule,
+    Window,
+    block_starts,
+    default_schedule,
+)
+from tvm_passes.kernels.epilogue import Epilogue, EpiloguePlan
+from tvm_passes.kernels.gemm_tile import input_offset, uses_dot
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.registry import Kernel
-from tvm_passes.ops.base import TensorSpec
+from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.gemm import Conv2dConfig
+
+
+def depthwise_kernel(
+    config: Conv2dConfig,
+    specs: Sequence[TensorSpec],
+    plan: EpiloguePlan,
+    isa: Isa,
+    schedule: DepthwiseSchedule | None = None,
+) -> Kernel:
+    """x [1, H, W, C] with w [C, kh, kw, 1]; weights are packed block by block of channels."""
+    _check_bias(config)
+    x, w = specs[:2]
+    _, rows, columns, channels = OPERATORS["conv2d"].infer(config, specs).shape
+    kernel = (w.shape[1], w.shape[2])
+    window = Window(rows, columns, channels, x.shape[2], kernel, config.strides, config.dilation)
+    schedule = schedule or default_schedule(window, uses_dot(x.dtype, isa), isa)
+    taps = make_taps(window, schedule, x.dtype, isa)
+    starts = block_starts(channels, taps.lanes)
+    cells = taps.pack(np.zeros((taps.lanes, *kernel), np.int8)).size
+    padded = max(channels, taps.lanes)
+    vector = TensorSpec((padded,), "int32")
+    packed = [x, TensorSpec((len(starts) * cells,), "int8"), vector, vector, vector]
+    with build_kernel([*packed, *plan.packed_specs(isa), plan.stored]) as builder:
+        epilogue = Epilogue(plan, config, specs, builder.buffers, columns, isa)
+        epilogue.fill_borders()
+        _Loops(window, schedule, taps, epilogue, builder.buffers).emit(cells)
+
+    offset = input_offset(x.dtype, isa)
+
+    def pack(constants: Mapping[int, NDArray[Any]]) -> Mapping[int, NDArray[Any]]:
+        weights, biases, multiplier, shift = (constants[index] for index in range(1, 5))
+        extra = padded - channels
+        wide = np.pad(weights[..., 0], ((0, extra), (0, 0), (0, 0)))
+        corrected = biases[0] - offset * weights.reshape(channels, -1).astype(np.int64).sum(1)
+        return {
+            **plan.pack(constants, isa),
+            1: np.concatenate([taps.pack(wide[start : start + taps.lanes]) for start in starts]),
+            2: np.pad(corrected.astype(np.int32), (0, extra)),
+            3: np.pad(multiplier, (0, extra)),
+            4: np.pad(shift, (0, extra), constant_values=1),
+        }
+
+    return Kernel(builder.func, pack)
+
+
+class _Loops:
+    """Emits the loops over tiles of rows, blocks of channels and tiles of columns."""
+
+    def __init__(
+        self,
+        window: Window,
+        schedule: DepthwiseSchedule,
+        taps: Taps,
+        epilogue: Epilogue,
+        buffers: Sequence[Buffer],
+    ) -> None:
+        self.window, self.schedule, self.taps, self.epilogue = window, schedule, taps, epilogue
+        self.x, self.weights, self.bias = buffers[:3]
+        self.valid = min(taps.lanes, window.channels)
+
+    def emit(self, cells: int) -> None:
+        """All of the convolution; ``cells`` is the size of a block's weights."""
+        taps, channels = self.taps, self.window.channels
+
+        def tile(row: Expr, rows: int) -> None:
+            with T.serial(0, len(block_starts(channels, taps.lanes))) as block:
+                first = T.bind(tirx.min(block * taps.lanes, int32(channels - self.valid)))
+                bias = [
+                    T.bind(load(self.bias, first + start, taps.isa.lanes))
+                    for start in range(0, taps.lanes, taps.isa.lanes)
+                ]
+                weights = taps.weights(self.weights, block * cells)
+                self._sweep(row, rows, first, weights, bias)
+
+        _tiled(self.window.rows, self.schedule.rows, tile)
+
+    def _sweep(self, row: Expr, rows: int, first: Expr, weights: Vectors, bias: Vectors) -> None:
+        """All columns of ``rows`` output rows; input columns are kept while they are needed."""
+        window, each = self.window, self.schedule.columns
+        stride, dilation = window.strides[1], window.dilation[1]
+        base = row * (window.strides[0] * window.width * window.channels) + first
+
+        def load_column(column: Expr | int) -> Vectors:
+            start = base + column * window.channels
+            return self.taps.column(self.x, start, self.valid, rows)
+
+        kept = {
+            column: [Held(vector) for vector in load_column(column)]
+            for column in window.kept_columns(each)
+        }
+
+        def tile(start: Expr, columns: int) -> None:
+            loaded: dict[int, Vectors] = {
+                column: [T.bind(vector.get()) for vector in vectors]
+                for column, vectors in kept.items()
+            }
+            pixels: list[list[Vectors]] = [[] for _ in range(rows)]
+            for column in range(columns):
+                needed = [column * stride + j * dilation for j in range(window.taps[1])]
+                for source in needed:
+                    if source not in loaded:
+                        loaded[source] = load_column(start * stride + source)
+                sources = [loaded[source] for source in needed]
+                for r in range(rows):
+                    pixels[r].append(self.taps.accumulate(r, sources, weights, bias))
+            for r in range(rows):
+                self.epilogue.store(pixels[r], row + r, start, first, self.valid)
+            if columns == each:
+                for column, vectors in kept.items():
+                    for vector, new in zip(vectors, loaded[column + each * stride], strict=True):
+                        vector.put(new)
+
+        _tiled(window.columns, each, tile)
+
+
+def _tiled(extent: int, tile: int, emit: Callable[[Expr, int], None]) -> None:
+    """Cover ``extent`` by whole tiles in a loop, and a smaller one at the end."""
+    whole, rest = divmod(extent, tile)
+    if whole:
+        with T.serial(0, whole) as index:
+            emit(index * tile, tile)
+    if rest:
+        emit(int32(whole * tile), rest)
 
 
 def _check_bias(config: Conv2dConfig) -> None:
@@ -24,89 +155,22 @@ def _check_bias(config: Conv2dConfig) -> None:
         raise LoweringError("conv2d: a grouped convolution has one bias per channel")
 
 
-def depthwise_kernel(
-    config: Conv2dConfig, specs: Sequence[TensorSpec], out: TensorSpec, isa: Isa
-) -> Kernel:
-    """x [1, H, W, C] with w [C, kh, kw, 1]; weights packed [kh, kw, C rounded up]."""
-    _check_bias(config)
-    x = specs[0]
-    _, _, width, channels = x.shape
-    taps = specs[1].shape[1:3]
-    lanes = isa.lanes
-    padded = -(-channels // lanes) * lanes
-    packed = [
-        x,
-        TensorSpec((taps[0] * taps[1] * padded,), "int8"),
-        *(TensorSpec((padded,), "int32") for _ in range(3)),
-        out,
-    ]
-
-    with build_kernel(packed) as builder:
-        x_buf, w_buf, bias, multiplier, shift, out_buf = builder.buffers
-
-        def block(row: Expr, column: Expr, first: Expr | int, valid: int) -> None:
-            acc = Accumulators(1, lanes)
-            acc[0] = load(bias, first, lanes)
-            for i in range(taps[0]):
-                for j in range(taps[1]):
-                    y = row * config.strides[0] + i * config.dilation[0]
-                    z = column * config.strides[1] + j * config.dilation[1]
-                    codes = _codes(x_buf, (y * width + z) * channels + first, lanes, valid)
-                    weights = load(w_buf, (i * taps[1] + j) * padded + first, lanes)
-                    product = widen(widen(codes, "int16"), "int32") * widen(
-                        widen(weights, "int16"), "int32"
-                    )
-                    acc[0] = acc[0] + product
-            offset = (row * out.shape[2] + column) * channels + first
-            store_channels(
-                out_buf, offset, acc[0], first, lanes, valid, (multiplier, shift), config, isa
-            )
-
-        with T.serial(0, out.shape[1]) as row:
-            with T.serial(0, out.shape[2]) as column:
-                if channels // lanes:
-                    with T.serial(0, channels // lanes) as index:
-                        block(row, column, index * lanes, lanes)
-                if channels % lanes:
-                    block(row, column, int32(channels // lanes * lanes), channels % lanes)
-
-    def pack(constants: Mapping[int, NDArray[Any]]) -> Mapping[int, NDArray[Any]]:
-        extra = padded - channels
-        weights = constants[1].reshape(channels, -1).T
-        return {
-            1: np.pad(weights, ((0, 0), (0, extra))).ravel(),
-            2: np.pad(constants[2][0], (0, extra)),
-            3: np.pad(constants[3], (0, extra)),
-            4: np.pad(constants[4], (0, extra), constant_values=1),
-        }
-
-    return Kernel(builder.func, pack)
-
-
-def _codes(buffer: tirx.Buffer, offset: Expr, lanes: int, valid: int) -> Expr:
-    """``valid`` codes in a vector of ``lanes``, never reading past the last one."""
-    if valid == lanes:
-        return load(buffer, offset, lanes)
-    zero = tirx.const(0, str(buffer.dtype))
-    return tirx.Shuffle(
-        [buffer[offset + lane] for lane in range(valid)] + [zero] * (lanes - valid),
-        [int32(lane) for lane in range(lanes)],
-    )
-
-
 def grouped_kernel(
-    config: Conv2dConfig, specs: Sequence[TensorSpec], out: TensorSpec, isa: Isa
+    config: Conv2dConfig, specs: Sequence[TensorSpec], plan: EpiloguePlan, isa: Isa
 ) -> Kernel:
     """Any grouped convolution, one output at a time: correct, not fast."""
     _check_bias(config)
     x, w = specs[:2]
+    _, height, out_width, _ = OPERATORS["conv2d"].infer(config, specs).shape
     _, _, width, channels = x.shape
     filters, rows, columns, depth = w.shape
     per_group = filters // config.groups
-    with build_kernel([*specs, out]) as builder:
-        x_buf, w_buf, bias, multiplier, shift, out_buf = builder.buffers
+    with build_kernel([*specs[:5], *plan.packed_specs(isa), plan.stored]) as builder:
+        x_buf, w_buf, bias = builder.buffers[:3]
+        epilogue = Epilogue(plan, config, specs, builder.buffers, out_width, isa)
+        epilogue.fill_borders()
         acc = T.alloc_buffer((1,), "int32")
-        with T.grid(out.shape[1], out.shape[2], filters) as (row, column, channel):
+        with T.grid(height, out_width, filters) as (row, column, channel):
             T.buffer_store(acc, bias[channel], [0])
             with T.grid(rows, columns, depth) as (i, j, k):
                 y = row * config.strides[0] + i * config.dilation[0]
@@ -116,6 +180,5 @@ def grouped_kernel(
                 weight = w_buf[((channel * rows + i) * columns + j) * depth + k]
                 product = code.astype("int32") * weight.astype("int32")
                 T.buffer_store(acc, acc[0] + product, [0])
-            codes = finish(acc[0], multiplier[channel], shift[channel], config, isa)
-            T.buffer_store(out_buf, codes, [(row * out.shape[2] + column) * filters + channel])
-    return Kernel(builder.func)
+            epilogue.store([[acc[0]]], row, column, channel, 1)
+    return Kernel(builder.func, lambda constants: plan.pack(constants, isa))

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from tvm import te, tirx
-from tvm.ir import Expr
+from tvm import tirx
 
+from tvm_passes.kernels.builder import build_kernel
 from tvm_passes.kernels.isa import Isa
+from tvm_passes.kernels.movement import Copy, emit_copy, emit_fill, row_major
 from tvm_passes.kernels.registry import Kernel, kernel
 from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.pad import PadConfig
@@ -13,17 +14,24 @@ from tvm_passes.ops.pad import PadConfig
 
 @kernel("pad")
 def pad(config: PadConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
-    """x [1, H, W, C] with constant borders."""
+    """x [N, H, W, C] with constant borders.
+
+    What lies right of a row and left of the next one is filled at once.
+    """
     del isa
-    x = te.placeholder(specs[0].shape, specs[0].dtype, name="x")
-    _, height, width, _ = specs[0].shape
-    top, left = config.before
-
-    def element(n: tirx.Var, h: tirx.Var, w: tirx.Var, c: tirx.Var) -> Expr:
-        inside = tirx.all(h >= top, h < top + height, w >= left, w < left + width)
-        return tirx.if_then_else(
-            inside, x[n, h - top, w - left, c], tirx.const(config.value, specs[0].dtype)
+    out = OPERATORS["pad"].infer(config, specs)
+    batch, height, width, channels = specs[0].shape
+    image, row, pixel, _ = strides = row_major(out.shape)
+    first = config.before[0] * row + config.before[1] * pixel
+    end = first + (height - 1) * row + width * pixel
+    with build_kernel([specs[0], out]) as builder:
+        x, out_buf = builder.buffers
+        value = tirx.const(config.value, out.dtype)
+        emit_fill([batch], [image], 0, first, value, out_buf)
+        between = row - width * pixel
+        emit_fill([batch, height - 1], [image, row], first + width * pixel, between, value, out_buf)
+        emit_fill([batch], [image], end, image - end, value, out_buf)
+        emit_copy(
+            Copy(specs[0].shape, row_major(specs[0].shape), strides, first_write=first), x, out_buf
         )
-
-    padded = te.compute(OPERATORS["pad"].infer(config, specs).shape, element, name="padded")
-    return Kernel(te.create_prim_func([x, padded]))
+    return Kernel(builder.func)

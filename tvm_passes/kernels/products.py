@@ -32,7 +32,7 @@ def _conv2d(
     if config.groups == 1:
         return gemm_kernel(conv2d_access(config, specs, out), specs, config, plan, isa)
     depthwise = config.groups == x.shape[3] == w.shape[0]
-    return (depthwise_kernel if depthwise else grouped_kernel)(config, specs, out, isa)
+    return (depthwise_kernel if depthwise else grouped_kernel)(config, specs, plan, isa)
 
 
 PRODUCTS: dict[str, Product] = {"linear": _linear, "conv2d": _conv2d}

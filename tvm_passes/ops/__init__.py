@@ -6,6 +6,7 @@ Importing this package registers all of them.
 from tvm_passes.ops import (  # noqa: F401
     adalog,
     add,
+    attention,
     elementwise,
     fused,
     gemm,

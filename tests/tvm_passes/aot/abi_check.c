@@ -32,7 +32,7 @@ SAME_OFFSET(TVMFFIAny, zero_padding, pv_any, zero_padding);
 SAME_OFFSET(TVMFFIAny, v_ptr, pv_any, value);
 
 _Static_assert(sizeof(TVMFFIObject) == PV_OBJECT_HEADER_BYTES, "TVMFFIObject");
-_Static_assert((int)kTVMFFINone == PV_NONE, "kTVMFFINone");
+_Static_assert((int)kTVMFFIInt == PV_INTEGER, "kTVMFFIInt");
 _Static_assert((int)kTVMFFIDLTensorPtr == PV_TENSOR_POINTER, "kTVMFFIDLTensorPtr");
 _Static_assert((int)kTVMFFITensor == PV_TENSOR_OBJECT, "kTVMFFITensor");
 _Static_assert((int)kDLCPU == PV_CPU, "kDLCPU");

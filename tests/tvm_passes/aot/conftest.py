@@ -75,8 +75,8 @@ def head(tokens: te.Tensor, weight: te.Tensor) -> te.Tensor:
     )
 
 
-def make_network(seed: int = 0) -> IRModule:
-    """Stem, reshape to tokens, two residual linear layers, head; one kernel runs in parallel."""
+def make_network(seed: int = 0, parallel: bool = True) -> IRModule:
+    """Stem, reshape to tokens, two residual linear layers, head; one kernel has a parallel loop."""
     rng = np.random.default_rng(seed)
 
     def constant(*shape: int) -> relax.Expr:
@@ -96,6 +96,8 @@ def make_network(seed: int = 0) -> IRModule:
             result = builder.emit_output(logits)
         builder.emit_func_output(result)
     mod = builder.get()
+    if not parallel:
+        return mod
     schedule = Schedule(mod["mix"])
     schedule.parallel(schedule.get_loops(schedule.get_sblock("narrow"))[1])
     mod["mix"] = schedule.mod["main"].with_attr("global_symbol", "mix")
@@ -113,10 +115,10 @@ class CLibrary:
         self.lib.pocketvit_status_text.restype = ctypes.c_char_p
         self.lib.pocketvit_destroy.restype = None
 
-    def create(self) -> ctypes.c_void_p:
-        """A handle."""
-        handle = ctypes.c_void_p()
-        assert self.lib.pocketvit_create(None, ctypes.byref(handle)) == 0
+    def create(self, threads: int = 0) -> ctypes.c_void_p:
+        """A handle of ``pocketvit_options.threads``."""
+        handle, options = ctypes.c_void_p(), ctypes.c_int32(threads)
+        assert self.lib.pocketvit_create(ctypes.byref(options), ctypes.byref(handle)) == 0
         return handle
 
     def run(self, handle: ctypes.c_void_p, image: NDArray[np.uint8]) -> NDArray[np.int32]:

@@ -1,6 +1,7 @@
 """The library through its C interface, on this machine."""
 
 import ctypes
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -42,16 +43,39 @@ def test_logits_equal_the_relax_virtual_machine(
     np.testing.assert_array_equal(results, expected)
 
 
-def test_two_handles_run_at_once(host: CLibrary, images: Images, expected: Logits) -> None:
+def started_threads(library: CLibrary, threads: int) -> int:
+    """How many threads a handle starts; none is left when it is gone."""
+    before = len(os.listdir("/proc/self/task"))
+    handle = library.create(threads)
+    started = len(os.listdir("/proc/self/task")) - before
+    library.lib.pocketvit_destroy(handle)
+    assert len(os.listdir("/proc/self/task")) == before
+    return started
+
+
+def test_a_handle_starts_as_many_threads_as_it_is_told(host: CLibrary) -> None:
+    assert [started_threads(host, threads) for threads in (1, 2, 3, 100)] == [0, 1, 2, 15]
+    assert started_threads(host, 0) == min(len(os.sched_getaffinity(0)), 4) - 1
+
+
+def test_a_network_without_parallel_loops_starts_no_thread(tmp_path: Path) -> None:
+    path = tmp_path / "libpocketvit_serial.so"
+    build_library(make_network(parallel=False), resolve_target("host"), INFO, path)
+    assert started_threads(CLibrary(path), 3) == 0
+
+
+def test_handles_run_at_once_with_any_number_of_threads(
+    host: CLibrary, images: Images, expected: Logits
+) -> None:
     def work(worker: int) -> bool:
-        handle = host.create()
+        handle = host.create(threads=worker + 1)
         indices = [(worker + i) % len(images) for i in range(200)]
         same = all((host.run(handle, images[i]) == expected[i]).all() for i in indices)
         host.lib.pocketvit_destroy(handle)
         return same
 
-    with ThreadPoolExecutor(2) as pool:
-        assert all(pool.map(work, range(2)))
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(work, range(3)))
 
 
 @pytest.mark.parametrize("shift", [1, 4, 63])
@@ -82,6 +106,8 @@ def test_bad_arguments_return_a_status_and_a_message(host: CLibrary) -> None:
     host.run(handle, image)
     assert lib.pocketvit_last_error(handle) == b""
     assert lib.pocketvit_create(None, None) == 1
+    assert lib.pocketvit_create(None, ctypes.byref(out)) == 0
+    lib.pocketvit_destroy(out)
     assert lib.pocketvit_create(ctypes.byref(ctypes.c_int32(-1)), ctypes.byref(out)) == 1
     assert out.value is None
     assert lib.pocketvit_get_info(handle, None) == 1
@@ -92,12 +118,12 @@ def test_bad_arguments_return_a_status_and_a_message(host: CLibrary) -> None:
 
 def test_info_tells_what_was_built(host: CLibrary, build: Build) -> None:
     report, target = build("host")[1], resolve_target("host")
-    info, handle = Info(), host.create()
+    info, handle = Info(), host.create(threads=3)
     assert host.lib.pocketvit_get_info(handle, ctypes.byref(info)) == 0
     host.lib.pocketvit_destroy(handle)
     assert info.abi_version == host.lib.pocketvit_abi_version() == 1
     assert (info.height, info.width, info.channels, info.num_classes) == (SIDE, SIDE, 3, CLASSES)
-    assert (info.num_layers, info.threads) == (len(report.layers), 1)
+    assert (info.num_layers, info.threads) == (len(report.layers), 3)
     assert info.logits_scale == INFO.logits_scale
     assert (info.arena_bytes, info.parameter_bytes) == (report.arena_bytes, report.parameter_bytes)
     assert (info.name, info.target) == (b"tiny_net", target.name.encode())

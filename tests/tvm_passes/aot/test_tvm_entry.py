@@ -1,6 +1,9 @@
 """The same file loaded by TVM, in this process and over RPC."""
 
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,6 +50,36 @@ def test_calls_at_the_same_time_are_independent(
 
     with ThreadPoolExecutor(3) as pool:
         assert all(pool.map(work, range(3)))
+
+
+def test_the_number_of_threads_can_be_set(
+    module: tvm.runtime.Module, images: Images, expected: Logits
+) -> None:
+    def started(threads: int) -> int:
+        assert module["pocketvit_set_threads"](1) == 1
+        before = len(os.listdir("/proc/self/task"))
+        assert module["pocketvit_set_threads"](threads) == threads
+        logits = empty()
+        module["pocketvit_run"](tvm.runtime.tensor(images[2]), logits)
+        np.testing.assert_array_equal(logits.numpy(), expected[2])
+        return len(os.listdir("/proc/self/task")) - before
+
+    assert [started(threads) for threads in (1, 2, 3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="negative"):
+        module["pocketvit_set_threads"](-1)
+
+
+def test_the_environment_may_say_the_number_of_threads(
+    build: Build, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shutil.copy(build("host")[0], tmp_path / "libpocketvit_again.so")
+    monkeypatch.setenv("TVM_NUM_THREADS", "3")
+    module = tvm.runtime.load_module(str(path))
+    before = len(os.listdir("/proc/self/task"))
+    module["pocketvit_run"](tvm.runtime.tensor(images[0]), empty())
+    assert len(os.listdir("/proc/self/task")) - before == 2
+    assert module["pocketvit_set_threads"](0) == 3
+    assert module["pocketvit_set_threads"](2) == 2
 
 
 def test_it_runs_over_rpc(build: Build, images: Images, expected: Logits) -> None:

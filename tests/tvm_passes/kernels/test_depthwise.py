@@ -2,15 +2,23 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 
 from tests.tvm_passes.product_calls import product_calls
-from tests.tvm_passes.run_kernel import EVERY_ISA, Call, check_all
+from tests.tvm_passes.run_kernel import EVERY_ISA, Call, Case, check_all, codes, run_kernels
 from tvm_passes.errors import LoweringError
-from tvm_passes.kernels.isa import ISAS
+from tvm_passes.kernels.depthwise import depthwise_kernel
+from tvm_passes.kernels.depthwise_tile import RowPlan, Term, Window, block_starts, schedules
+from tvm_passes.kernels.epilogue import plan_epilogue
+from tvm_passes.kernels.gemm_tile import uses_dot
+from tvm_passes.kernels.isa import ISAS, Isa
 from tvm_passes.kernels.registry import KERNELS
-from tvm_passes.ops.base import TensorSpec
+from tvm_passes.ops.add import add_config
+from tvm_passes.ops.base import OPERATORS, TensorSpec, encode
+from tvm_passes.ops.fused import FusedConfig, Step
 from tvm_passes.ops.gemm import Conv2dConfig
+from tvm_passes.ops.pad import PadConfig
 
 # height, width, channels, taps, strides, dilation, dtypes
 DEPTHWISE = [
@@ -21,6 +29,11 @@ DEPTHWISE = [
     (9, 7, 19, (3, 3), (1, 2), (2, 3), ("int16", "int8")),
     (2, 5, 40, (2, 1), (1, 1), (1, 1), ("uint8", "int8")),
     (5, 5, 31, (3, 3), (2, 1), (1, 1), ("int16", "int16")),
+    (9, 12, 24, (3, 3), (1, 1), (1, 1), ("int8", "int16")),
+    (11, 13, 48, (5, 5), (2, 2), (1, 1), ("int8", "int8")),
+    (9, 10, 20, (3, 3), (1, 1), (2, 2), ("int8", "int8")),
+    (8, 9, 5, (7, 7), (1, 1), (1, 1), ("int8", "int16")),
+    (5, 4, 16, (1, 3), (3, 3), (1, 1), ("uint8", "int16")),
 ]
 
 # height, width, channels, filters, groups, taps, strides, dilation, dtypes
@@ -58,6 +71,93 @@ def grouped() -> list[Call]:
             dtypes,
         )
     ]
+
+
+def fused(groups: int, filters: int) -> list[Call]:
+    """A convolution, a residual sum and a pad."""
+    calls = product_calls(
+        "conv2d",
+        partial(Conv2dConfig, strides=(1, 1), dilation=(1, 1), groups=groups),
+        (1, 7, 9, 36),
+        (filters, 3, 3, 36 // groups),
+        ("int8", "int8"),
+    )
+    residual = codes("int8", 1, 5, 7, filters)
+    add = add_config(0.02, 5, 0.03, -1, 0.04, 2, -128, 127, "int8", "int8", "int8")
+    pad = PadConfig((1, 1), (1, 2), 2)
+    result = []
+    for _, config, arrays in calls:
+        steps = (
+            Step("conv2d", encode(config), (0, 1, 2, 3, 4)),
+            Step("add", encode(add), (6, 5)),
+            Step("pad", encode(pad), (7,)),
+        )
+        result.append(("fused", FusedConfig(steps), [*arrays, residual]))
+    return result
+
+
+@pytest.mark.parametrize("isa", EVERY_ISA)
+@pytest.mark.parametrize(("groups", "filters"), [(36, 36), (6, 18)])
+def test_what_follows_joins_the_kernel(groups: int, filters: int, isa: str) -> None:
+    check_all(fused(groups, filters), isa)
+
+
+def scheduled(isa: Isa) -> list[Case]:
+    """One call under many schedules."""
+    (_, config, arrays), *_ = product_calls(
+        "conv2d",
+        partial(Conv2dConfig, strides=(1, 1), dilation=(1, 1), groups=37),
+        (1, 7, 9, 37),
+        (37, 3, 3, 1),
+        ("int8", "int8"),
+    )
+    specs = [TensorSpec(array.shape, str(array.dtype)) for array in arrays]
+    out = OPERATORS["conv2d"].infer(config, specs)
+    window = Window(5, 7, 37, 9, (3, 3), (1, 1), (1, 1))
+    every = list(schedules(window, uses_dot("int8", isa), isa))
+    return [
+        Case(
+            depthwise_kernel(config, specs, plan_epilogue((), specs, out), isa, schedule),
+            arrays,
+            out,
+        )
+        for schedule in every[:: max(1, len(every) // 9)]
+    ]
+
+
+@pytest.mark.parametrize("isa", ["avx512vnni", "neon-dotprod", "neon"])
+def test_every_schedule_gives_the_same_codes(isa: str) -> None:
+    cases = scheduled(ISAS[isa])
+    first, *others = run_kernels(cases, isa)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
+def test_neighbouring_rows_share_interleaved_input() -> None:
+    plan = RowPlan(Window(8, 8, 16, 10, (3, 3), (1, 1), (1, 1)), 2)
+    assert plan.groups == [[0, 1, 2, 3]]
+    assert plan.terms == [Term(0, 0, (0, 1, 2, None)), Term(1, 0, (None, 0, 1, 2))]
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+def test_packed_weights_of_a_tile_serve_a_lower_one(strides: tuple[int, int]) -> None:
+    window = Window(8, 8, 16, 40, (5, 5), strides, (1, 1))
+    tall, low = RowPlan(window, 4).terms, RowPlan(window, 3).terms
+    assert [term for term in tall if term.row < 3] == low
+
+
+def test_columns_are_loaded_once() -> None:
+    window = Window(8, 8, 16, 10, (3, 3), (1, 1), (1, 1))
+    assert window.input_columns(2) == [0, 1, 2, 3]
+    assert window.kept_columns(2) == [0, 1]
+    halving = Window(8, 8, 16, 17, (3, 3), (2, 2), (1, 1))
+    assert halving.kept_columns(2) == [0]
+
+
+def test_the_last_block_of_channels_overlaps() -> None:
+    assert block_starts(37, 16) == [0, 16, 21]
+    assert block_starts(32, 16) == [0, 16]
+    assert block_starts(7, 16) == [0]
 
 
 @pytest.mark.parametrize("isa", EVERY_ISA)

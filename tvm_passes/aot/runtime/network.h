@@ -1,37 +1,29 @@
-/* What the generated driver tells the model-independent sources. */
+/* What the generated driver tells the model-independent sources, and the other way round. */
 #ifndef POCKETVIT_NETWORK_H
 #define POCKETVIT_NETWORK_H
 
 #include "pocketvit.h"
-#include "tvm_abi.h"
 
-enum { PV_ALIGNMENT = 64, PV_MAX_ARGUMENTS = 32 };
-
-/* A tensor before it has an address. */
-typedef struct {
-  uint8_t in_arena; /* else among the parameters */
-  uint64_t offset;  /* bytes */
-  int32_t ndim;
-  pv_dtype dtype;
-  const int64_t *shape;
-} pv_tensor_spec;
+enum { PV_ALIGNMENT = 64 }; /* bytes: of the arena, and of every tensor in it */
 
 typedef struct {
-  pocketvit_info info;
+  pocketvit_info info; /* .threads is for the handle to fill in */
   const char *const *layer_names;
-  const pv_tensor_spec *tensors;
-  int32_t num_tensors, image, logits; /* image and logits are indices of tensors */
+  uint64_t image, logits; /* where they lie, in bytes from the start of the arena */
+  int32_t parallel;       /* whether any kernel has a parallel loop */
 } pv_network;
 
 /* Defined by the driver. */
 extern const pv_network pv_the_network;
 const char *pv_missing_cpu_feature(void); /* NULL when the CPU has all */
-int pv_run_layers(pv_tensor *tensors, uint64_t *nanoseconds); /* failed layer, or -1 */
+
+/* Runs all layers; nanoseconds[i] receives the time that layer i took, unless it is NULL. Returns
+ * the layer that failed, or -1. */
+int32_t pv_run_layers(uint8_t *arena, uint64_t *nanoseconds);
 
 /* The parameter blob (params.S). */
 extern const uint8_t pv_params[];
 
-/* Calls one kernel; adds its time to *nanoseconds unless NULL. Returns the kernel's status. */
-int pv_call(pv_kernel kernel, pv_tensor *const *tensors, int32_t count, uint64_t *nanoseconds);
+uint64_t pv_now(void); /* nanoseconds */
 
 #endif

@@ -1,5 +1,6 @@
 /* The C interface: handles, running, profiling. */
 #include "network.h"
+#include "pool.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,21 +9,16 @@
 #define PV_EXPORT __attribute__((visibility("default")))
 
 struct pocketvit_model {
-  pv_tensor *tensors;
+  uint8_t *arena;
+  pv_pool *pool;
   char error[256];
 };
 
-static size_t round_up(size_t bytes) {
-  return (bytes + PV_ALIGNMENT - 1) / PV_ALIGNMENT * PV_ALIGNMENT;
+static size_t image_bytes(const pocketvit_info *info) {
+  return (size_t)info->height * (size_t)info->width * (size_t)info->channels;
 }
 
-static size_t tensor_bytes(const pv_tensor *tensor) {
-  size_t bytes = tensor->dtype.bits / 8;
-  for (int32_t i = 0; i < tensor->ndim; ++i) bytes *= (size_t)tensor->shape[i];
-  return bytes;
-}
-
-static uint64_t now(void) {
+uint64_t pv_now(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
   return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
@@ -43,31 +39,19 @@ static pocketvit_status fail(pocketvit_model *model, pocketvit_status status, co
   return status;
 }
 
-int pv_call(pv_kernel kernel, pv_tensor *const *tensors, int32_t count, uint64_t *nanoseconds) {
-  pv_any args[PV_MAX_ARGUMENTS], result = {PV_NONE, 0, {0}};
-  for (int32_t i = 0; i < count; ++i) {
-    args[i].type_index = PV_TENSOR_POINTER;
-    args[i].zero_padding = 0;
-    args[i].value.pointer = tensors[i];
-  }
-  if (!nanoseconds) return kernel(NULL, args, count, &result);
-  uint64_t start = now();
-  int status = kernel(NULL, args, count, &result);
-  *nanoseconds = now() - start;
-  return status;
-}
-
 static pocketvit_status run(pocketvit_model *model, const uint8_t *rgb, int32_t *logits,
                             uint64_t *nanoseconds) {
   const pv_network *network = &pv_the_network;
-  const pv_tensor *image = &model->tensors[network->image];
-  const pv_tensor *result = &model->tensors[network->logits];
-  memcpy(image->data, rgb, tensor_bytes(image)); /* the caller's pointer may be unaligned */
-  int failed = pv_run_layers(model->tensors, nanoseconds);
+  const pocketvit_info *info = &network->info;
+  pv_pool_enter(model->pool);
+  /* The caller's pointers may be unaligned. */
+  memcpy(model->arena + network->image, rgb, image_bytes(info));
+  int32_t failed = pv_run_layers(model->arena, nanoseconds);
+  pv_pool_leave(model->pool);
   if (failed >= 0)
     return fail(model, POCKETVIT_ERROR_KERNEL, "kernel failed in layer ",
                 network->layer_names[failed]);
-  memcpy(logits, result->data, tensor_bytes(result));
+  memcpy(logits, model->arena + network->logits, (size_t)info->num_classes * sizeof *logits);
   model->error[0] = 0;
   return POCKETVIT_OK;
 }
@@ -82,37 +66,29 @@ PV_EXPORT pocketvit_status pocketvit_create(const pocketvit_options *options,
   if (options && options->threads < 0) return POCKETVIT_ERROR_ARGUMENT;
   if (pv_missing_cpu_feature()) return POCKETVIT_ERROR_CPU;
 
-  /* One block: the handle, its tensors, the arena. */
-  size_t count = (size_t)network->num_tensors;
-  size_t head = round_up(sizeof(pocketvit_model));
-  size_t table = round_up(count * sizeof(pv_tensor));
+  /* One block: the handle, then the arena. */
+  size_t head = (sizeof(pocketvit_model) + PV_ALIGNMENT - 1) / PV_ALIGNMENT * PV_ALIGNMENT;
   void *block = NULL;
-  if (posix_memalign(&block, PV_ALIGNMENT, head + table + network->info.arena_bytes))
+  if (posix_memalign(&block, PV_ALIGNMENT, head + network->info.arena_bytes))
     return POCKETVIT_ERROR_MEMORY;
   pocketvit_model *created = block;
-  uint8_t *arena = (uint8_t *)block + head + table;
-  created->tensors = (pv_tensor *)((uint8_t *)block + head);
+  created->arena = (uint8_t *)block + head;
+  created->pool = network->parallel ? pv_pool_create(options ? options->threads : 0) : NULL;
   created->error[0] = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const pv_tensor_spec *spec = &network->tensors[i];
-    pv_tensor *tensor = &created->tensors[i];
-    memset(tensor, 0, sizeof *tensor);
-    /* Kernels only read the parameters and the shapes: the casts drop const for DLTensor's sake. */
-    tensor->data = (spec->in_arena ? arena : (uint8_t *)pv_params) + spec->offset;
-    tensor->device.type = PV_CPU;
-    tensor->ndim = spec->ndim;
-    tensor->dtype = spec->dtype;
-    tensor->shape = (int64_t *)spec->shape;
-  }
   *model = created;
   return POCKETVIT_OK;
 }
 
-PV_EXPORT void pocketvit_destroy(pocketvit_model *model) { free(model); }
+PV_EXPORT void pocketvit_destroy(pocketvit_model *model) {
+  if (!model) return;
+  pv_pool_destroy(model->pool);
+  free(model);
+}
 
 PV_EXPORT pocketvit_status pocketvit_get_info(const pocketvit_model *model, pocketvit_info *info) {
   if (!model || !info) return POCKETVIT_ERROR_ARGUMENT;
   *info = pv_the_network.info;
+  info->threads = pv_pool_threads(model->pool);
   return POCKETVIT_OK;
 }
 
@@ -152,7 +128,7 @@ PV_EXPORT const char *pocketvit_status_text(pocketvit_status status) {
       return missing ? missing : "this CPU lacks an instruction set that the library uses";
     }
     case POCKETVIT_ERROR_KERNEL:
-      return "a kernel failed; the library is damaged";
+      return "a kernel found no memory to work in";
   }
   return "unknown status";
 }

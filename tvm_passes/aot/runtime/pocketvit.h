@@ -2,6 +2,10 @@
  *
  * Thread safety: handles are independent of each other and may run at the same time on different
  * threads; one handle serves one call at a time. The library keeps no other mutable state.
+ *
+ * Threads of its own: a handle starts them when it is made and joins them when it is destroyed.
+ * They help the thread that calls pocketvit_run, for the time of the call, and sleep otherwise. The
+ * logits do not depend on their number.
  */
 #ifndef POCKETVIT_H
 #define POCKETVIT_H
@@ -23,11 +27,16 @@ typedef enum pocketvit_status {
   POCKETVIT_ERROR_ARGUMENT = 1, /* a NULL pointer or an option out of range */
   POCKETVIT_ERROR_MEMORY = 2,   /* the arena could not be allocated */
   POCKETVIT_ERROR_CPU = 3,      /* this CPU lacks an instruction set that the library uses */
-  POCKETVIT_ERROR_KERNEL = 4    /* a kernel failed: the library is damaged */
+  POCKETVIT_ERROR_KERNEL = 4    /* a kernel found no memory to work in */
 } pocketvit_status;
 
 typedef struct pocketvit_options {
-  int32_t threads; /* 0: the library decides; otherwise the most threads it may use */
+  /* The most threads that work on one image, the caller's included; 1 starts none, and no more
+   * than 16 are used. 0: as many as there are big cores among those that the process may use, at
+   * most 4. On ARM the kernel says which are big (cpu_capacity above half of the greatest, or else
+   * not of the slowest cpuinfo_max_freq), the library's threads stay on them where that is
+   * permitted, and if nothing is known one thread is used; elsewhere all cores are big. */
+  int32_t threads;
 } pocketvit_options;
 
 typedef struct pocketvit_info {
@@ -35,7 +44,7 @@ typedef struct pocketvit_info {
   int32_t height, width, channels; /* of the input image, in pixels; channels is 3 */
   int32_t num_classes;
   int32_t num_layers;
-  int32_t threads;          /* threads that this handle really uses */
+  int32_t threads;          /* that this handle really uses, the caller's included */
   float logits_scale;       /* real logit = integer logit * logits_scale */
   uint64_t arena_bytes;     /* working memory of one handle */
   uint64_t parameter_bytes; /* constants inside the library */
@@ -50,7 +59,7 @@ uint32_t pocketvit_abi_version(void);
 /* Makes a handle. `options` may be NULL. On failure *model is NULL. */
 pocketvit_status pocketvit_create(const pocketvit_options *options, pocketvit_model **model);
 
-/* Frees a handle; NULL is allowed. */
+/* Frees a handle; NULL is allowed. No handle may be left when the library is unloaded. */
 void pocketvit_destroy(pocketvit_model *model);
 
 pocketvit_status pocketvit_get_info(const pocketvit_model *model, pocketvit_info *info);

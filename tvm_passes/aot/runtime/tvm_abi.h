@@ -1,4 +1,4 @@
-/* The parts of TVM's binary interface that kernels and loaders use: mirrors of dlpack 1.x and
+/* The parts of TVM's binary interface that its loaders use: mirrors of dlpack 1.x and
  * tvm-ffi 0.1 structures, so that no TVM header is needed to build a library. */
 #ifndef POCKETVIT_TVM_ABI_H
 #define POCKETVIT_TVM_ABI_H
@@ -7,7 +7,7 @@
 
 enum { PV_CPU = 1 };                                            /* DLDeviceType */
 enum { PV_INT = 0, PV_UINT = 1 };                               /* DLDataTypeCode */
-enum { PV_NONE = 0, PV_TENSOR_POINTER = 7, PV_TENSOR_OBJECT = 70 }; /* TVMFFITypeIndex */
+enum { PV_INTEGER = 1, PV_TENSOR_POINTER = 7, PV_TENSOR_OBJECT = 70 }; /* TVMFFITypeIndex */
 enum { PV_OBJECT_HEADER_BYTES = 24 };                           /* sizeof(TVMFFIObject) */
 
 typedef struct {
@@ -37,8 +37,5 @@ typedef struct { /* TVMFFIAny */
     void *pointer;
   } value;
 } pv_any;
-
-/* Every kernel, and every function that TVM calls by name (TVMFFISafeCallType). */
-typedef int (*pv_kernel)(void *self, const pv_any *args, int32_t count, pv_any *result);
 
 #endif

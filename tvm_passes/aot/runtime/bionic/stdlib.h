@@ -2,3 +2,4 @@
 #include <stddef.h>
 void free(void *);
 int posix_memalign(void **, size_t, size_t);
+char *getenv(const char *);

@@ -1,0 +1,97 @@
+"""The attention kernel equals its reference bit for bit."""
+
+from math import log
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.tvm_passes.run_kernel import EVERY_ISA, Call, Case, check_all, run_kernels
+from tvm_passes.kernels.attention import attention
+from tvm_passes.kernels.attention_schedule import AttentionShape, default_schedule, schedules
+from tvm_passes.kernels.isa import ISAS, Isa
+from tvm_passes.ops.attention import GREATEST_BIAS, AttentionConfig, attention_config
+from tvm_passes.ops.base import OPERATORS, TensorSpec
+
+# batch, heads, queries, keys, D, Dv, octaves of a step of the logits, zero points of q, v and the
+# output, dtype of the output, shape of the bias
+CASES: list[tuple[tuple[int, ...], float, tuple[int, int, int], str, tuple[int, ...] | None]] = [
+    ((1, 1, 1, 1, 1, 1), 1e-4, (0, 0, 0), "int8", None),
+    ((2, 3, 7, 49, 20, 20), 3e-5, (0, 0, -3), "int8", None),
+    ((1, 2, 16, 64, 24, 24), 2e-4, (0, 5, 9), "int8", None),
+    ((1, 2, 5, 197, 64, 64), 1e-5, (3, 0, 0), "int8", None),
+    ((1, 4, 9, 49, 32, 128), 2e-4, (0, 0, 0), "int16", (1, 4, 9, 49)),
+    ((1, 2, 5, 30, 16, 16), 4e-3, (-128, 127, 1), "int8", None),
+    ((2, 2, 5, 31, 18, 7), 3e-4, (9, -128, 0), "int16", (2, 1, 1, 31)),
+    ((2, 1, 3, 16, 16, 18), 3e-4, (0, 0, 0), "int8", (3, 1)),
+    ((1, 1, 2, 512, 8, 3), 1e-6, (127, 127, 0), "int8", None),
+    ((1, 2, 4, 13, 5, 33), 0.7, (1, 1, 1), "int8", (2, 1, 13)),
+]
+
+
+def config(heads: int, octaves: float, zeros: tuple[int, int, int], dtype: str) -> AttentionConfig:
+    ratio = 1.7 if dtype == "int8" else 150.0
+    return attention_config(heads, octaves * log(2), ratio, *zeros, dtype)
+
+
+def operands(shape: tuple[int, ...]) -> list[list[NDArray[np.int8]]]:
+    """q, k and v: random, extremes at random, equal, and greatest sums."""
+    rng = np.random.default_rng(0)
+    batch, heads, queries, keys, width, value_width = shape
+    shapes = [(batch, n, heads * d) for n, d in ((queries, width), (keys, width))]
+    shapes.append((batch, keys, heads * value_width))
+    return [
+        [rng.integers(-128, 128, s).astype(np.int8) for s in shapes],
+        [rng.choice([-128, 127], s).astype(np.int8) for s in shapes],
+        [np.full(s, -128, np.int8) for s in shapes],
+        [np.full(s, value, np.int8) for s, value in zip(shapes, (127, -128, 127), strict=True)],
+    ]
+
+
+def calls() -> list[Call]:
+    rng = np.random.default_rng(1)
+    result: list[Call] = []
+    for shape, octaves, zeros, dtype, bias in CASES:
+        made = config(shape[1], octaves, zeros, dtype)
+        for arrays in operands(shape):
+            extra = []
+            if bias is not None:
+                values = rng.integers(-20000, 20000, bias)
+                mask = rng.choice([0, -(2**24), GREATEST_BIAS, -GREATEST_BIAS], bias)
+                extra = [np.where(rng.random(bias) < 0.7, values, mask).astype(np.int32)]
+            result.append(("attention", made, [*arrays, *extra]))
+    return result
+
+
+@pytest.mark.parametrize("isa", EVERY_ISA)
+def test_kernel_equals_its_reference(isa: str) -> None:
+    check_all(calls(), isa)
+
+
+@pytest.mark.parametrize("isa", ["neon-dotprod", "avx512vnni", "avx2"])
+def test_every_schedule_computes_the_same(isa: str) -> None:
+    made, (arrays, *_) = config(2, 2e-4, (0, 4, 0), "int8"), operands((1, 2, 6, 67, 20, 37))
+    specs = [TensorSpec(array.shape, "int8") for array in arrays]
+    out = OPERATORS["attention"].infer(made, specs)
+    every = list(schedules(AttentionShape.of(made, specs), ISAS[isa]))
+    picked = np.random.default_rng(2).choice(len(every), min(len(every), 8), replace=False)
+    kernels = [attention(made, specs, ISAS[isa], every[index]) for index in picked]
+    expected = OPERATORS["attention"].reference(made, *arrays)
+    for got in run_kernels([Case(kernel, arrays, out) for kernel in kernels], isa):
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
+def test_tiles_fit_the_registers(isa: Isa) -> None:
+    parts = 2 if isa.dot else 1
+    for extents in ((256, 256, 16, 16), (197, 197, 64, 64), (49, 49, 32, 128), (1, 1, 1, 1)):
+        shape = AttentionShape(1, 1, *extents)
+        found = list(schedules(shape, isa))
+        assert found[0] == default_schedule(shape, isa) and len(found) == len(set(found))
+        for tile in found:
+            assert tile.rows <= shape.queries and tile.rows % tile.value_rows == 0
+            for codes, vectors in (
+                (tile.rows, tile.key_vectors),
+                (tile.value_rows * parts, tile.value_vectors),
+            ):
+                assert codes * vectors + codes + vectors <= isa.registers

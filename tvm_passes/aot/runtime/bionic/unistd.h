@@ -1,0 +1,4 @@
+#pragma once
+#include <stddef.h>
+int close(int);
+long read(int, void *, size_t);

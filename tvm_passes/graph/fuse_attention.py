@@ -1,0 +1,118 @@
+"""Put the two products and the softmax of an attention together: ``attention``.
+
+The operator works on the tensors that the linears produce, so that the views which bring the heads
+to the front, and back, vanish too.
+"""
+
+from math import log
+
+import numpy as np
+from tvm import relax
+
+from tvm_passes.errors import LoweringError
+from tvm_passes.graph.layout import collapse_views
+from tvm_passes.graph.view_algebra import Permute, Reshape, normalize
+from tvm_passes.graph.views import apply, is_view, trace
+from tvm_passes.lowering.quantized import array_of, is_integer_call
+from tvm_passes.numerics import EXP2_BITS, FixedPoint
+from tvm_passes.ops.attention import (
+    GREATEST_BIAS,
+    MOST_KEYS,
+    MOST_WIDTH,
+    AttentionConfig,
+    attention_config,
+)
+from tvm_passes.ops.base import TensorSpec, call, config_of
+from tvm_passes.ops.matmul import MatmulConfig
+from tvm_passes.ops.softmax import SoftmaxConfig
+from tvm_passes.rewrite import Scope
+
+HEADS_FIRST = Permute((0, 2, 1, 3))  # and back
+
+
+def fuse_attention(scope: Scope, expr: relax.Call) -> relax.Expr | None:
+    """Rule of the pass: ``matmul(softmax(matmul(q, k), bias), v)`` with its views.
+
+    Left as they are: softmax to AdaLog codes, anything between the three operators (talking heads),
+    bias that is not constant, rows that are too long, and operands that would have to be moved.
+    """
+    if is_view(expr):
+        return collapse_views(scope, expr)
+    if not is_integer_call(expr, "matmul"):
+        return None
+    softmax = scope.producer(expr.args[0])
+    if not is_integer_call(softmax, "softmax"):
+        return None
+    scores = scope.producer(softmax.args[0])
+    if not is_integer_call(scores, "matmul") or len(TensorSpec.of(scores).shape) != 4:
+        return None
+    first, second = config_of(scores), config_of(expr)
+    config = _config(first, config_of(softmax), second, TensorSpec.of(scores))
+    if config is None:
+        return None
+    q = _tokens(scope, scores.args[0], swap=False)
+    k = _tokens(scope, scores.args[1], swap=not first.transpose_b)
+    v = _tokens(scope, expr.args[1], swap=second.transpose_b)
+    bias = list(softmax.args[1:-1])
+    if q is None or k is None or v is None or not all(map(_is_small, bias)):
+        return None
+    fused = scope.emit(call("attention", config, q, k, v, *bias))
+    batch, heads, queries, _ = TensorSpec.of(scores).shape
+    width = TensorSpec.of(v).shape[-1] // heads
+    steps = [Reshape((batch, queries, heads, width)), HEADS_FIRST]
+    view = normalize((batch, queries, heads * width), steps)
+    return None if view is None else apply(scope, fused, view)
+
+
+def _config(
+    first: MatmulConfig, softmax: SoftmaxConfig, second: MatmulConfig, scores: TensorSpec
+) -> AttentionConfig | None:
+    """The configuration of the fused operator, or None if it cannot stand for the three."""
+    _, heads, _, keys = scores.shape
+    if not first.raw or second.raw or not softmax.bits or second.zero_a != softmax.zero_point:
+        return None
+    if keys > MOST_KEYS:
+        return None
+    octaves = _real(softmax.multiplier, softmax.shift, softmax.left)
+    ratio = _real(second.multiplier, second.shift, second.left) * 2.0**softmax.bits
+    try:
+        return attention_config(
+            heads,
+            octaves * log(2.0) * 2.0 ** -(EXP2_BITS + softmax.right),
+            ratio,
+            first.zero_a,
+            second.zero_b,
+            second.zero_point,
+            second.dtype,
+            (second.qmin, second.qmax),
+        )
+    except LoweringError:
+        return None
+
+
+def _real(multiplier: int, shift: int, left: int) -> float:
+    fixed = FixedPoint(np.asarray(multiplier, np.int32), np.asarray(shift, np.int32), left)
+    return float(fixed.real())
+
+
+def _tokens(scope: Scope, operand: relax.Expr, swap: bool) -> relax.Expr | None:
+    """An operand [B, H, N, D] as [B, N, H*D], or None if that takes more than a reshape.
+
+    ``swap`` says that the operand is [B, H, D, N].
+    """
+    root, steps = trace(scope, operand)
+    shape = TensorSpec.of(operand).shape
+    if swap:
+        steps = [*steps, Permute((0, 1, 3, 2))]
+        shape = (*shape[:2], shape[3], shape[2])
+    batch, heads, tokens, width = shape
+    steps = [*steps, HEADS_FIRST, Reshape((batch, tokens, heads * width))]
+    view = normalize(TensorSpec.of(root).shape, steps)
+    if view is None or view.moves_data or width > MOST_WIDTH:
+        return None
+    return apply(scope, root, view)
+
+
+def _is_small(bias: relax.Expr) -> bool:
+    values = array_of(bias)
+    return values is not None and bool(np.abs(values.astype(np.int64)).max() <= GREATEST_BIAS)

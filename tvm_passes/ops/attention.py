@@ -1,0 +1,200 @@
+"""Attention in one operator: ``softmax(q k^T + bias) v`` with deferred normalisation.
+
+In integers, for one query, all its keys n and one head::
+
+    x[n] = sum(q * k[n]) - zero_q * sum(k[n]) + bias[n]
+    d[n] = x[n] - max(x)                                     int32, <= 0
+    t[n] = mulhrs(saturate16(d[n] / 2^right * 2^left), m)    octaves, Q10, rounded
+    e[n] = 32639 * 2^t[n]                                    ``exp2_codes``, 0 from 16 octaves on
+    s    = sum(e),  a = sum(e * v[n])                        int32
+    o    = requantize(a / s - zero_v)                        one division per query
+
+What zero_k contributes is the same for all keys of a query and cancels. The codes ``e`` that weigh
+v are the ones that are summed, so that their scale cancels too, and they split into two int8
+planes.
+
+Error, against real arithmetic on the same codes of q, k and v. A weight has a relative error of at
+most 9e-4: half a step of ``saturate16`` and of ``mulhrs`` (2^-10 octaves each at most, 6.8e-4
+together), the rounded ``m`` (2^-15 of the distance) and the polynomial (1.4e-4); and an absolute
+one of half a code, 1.54e-5 of the greatest weight. The mean of v moves by at most::
+
+    span * (9e-4 + 1.54e-5 * N / S),    span = max(v) - min(v),  S = sum of the weights >= 1
+
+steps of v, which is 1.2 for 256 keys and all 255 codes if every rounding conspires, and 0.02 in the
+root mean square. Requantizing adds half a step of the output.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import frexp, log
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvm_passes.errors import LoweringError
+from tvm_passes.numerics import (
+    EXP2_CODE_BITS,
+    INT_RANGE,
+    FixedPoint,
+    exp2_codes,
+    mulhi,
+    mulhrs,
+    rounding_shift,
+    saturate,
+)
+from tvm_passes.ops.base import Operator, TensorSpec, register
+from tvm_passes.ops.gemm import exact_matmul
+
+Array = NDArray[Any]
+
+MOST_KEYS = 512  # sums of 512 codes times v fit int32: 512 * 32639 * 128 < 2^31
+MOST_WIDTH = 1 << 13  # so that logits stay within 2^28, plus a bias
+GREATEST_BIAS = 1 << 29
+INVERSE_BITS = 14  # of the division: the least sum is 32639
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Heads, formats of the operands and of the output.
+
+    Attributes:
+        heads: H.
+        zero_q: zero point of q.
+        zero_v: zero point of v.
+        right: rounding shift of the distance, 0 for none.
+        left: saturating pre-shift instead, for coarse logits.
+        logit_multiplier: ``m``, in [0, 2^15).
+        multiplier: of the output, in [2^30, 2^31), in units of ``2^-(31 + shift - 14)``.
+        shift: of the output, 1 to 31.
+        zero_point: zero point of the output.
+        qmin: least output code.
+        qmax: greatest output code.
+        dtype: int8 or int16.
+    """
+
+    heads: int
+    zero_q: int
+    zero_v: int
+    right: int
+    left: int
+    logit_multiplier: int
+    multiplier: int
+    shift: int
+    zero_point: int
+    qmin: int
+    qmax: int
+    dtype: str
+
+
+def attention_config(
+    heads: int,
+    scale: float,
+    ratio: float,
+    zero_q: int = 0,
+    zero_v: int = 0,
+    zero_point: int = 0,
+    dtype: str = "int8",
+    codes: tuple[int, int] | None = None,
+) -> AttentionConfig:
+    """Configuration from real scales.
+
+    Args:
+        heads: H.
+        scale: real value of one step of the logits: of q times of k, the 1 / sqrt(D) included.
+        ratio: scale of v over scale of the output, above 2^-16 and below 2^12.
+        zero_q: zero point of q.
+        zero_v: zero point of v.
+        zero_point: zero point of the output.
+        dtype: int8 or int16, of the output.
+        codes: least and greatest code of the output, the whole range when omitted.
+
+    Raises:
+        LoweringError: a scale is out of range.
+    """
+    right, left, m = _octaves(scale)
+    if not 2.0**-16 < ratio < 2.0**12:
+        raise LoweringError(f"attention: one step of v is {ratio} steps of the output")
+    output = FixedPoint.from_real(ratio)
+    shift = INVERSE_BITS + int(output.shift) - output.left
+    qmin, qmax = codes or INT_RANGE[dtype]
+    return AttentionConfig(
+        heads,
+        zero_q,
+        zero_v,
+        right,
+        left,
+        m,
+        int(output.multiplier),
+        shift,
+        zero_point,
+        qmin,
+        qmax,
+        dtype,
+    )
+
+
+def _octaves(scale: float) -> tuple[int, int, int]:
+    """``right``, ``left`` and ``m`` of logits with ``scale``."""
+    if not 0 <= scale < 2.0**4:
+        raise LoweringError(f"attention: logits with scale {scale}: at least 0, below 16")
+    mantissa, exponent = frexp(scale / log(2.0) * 2.0**EXP2_CODE_BITS)
+    m = round(mantissa * 2.0**15)
+    if m == 1 << 15:
+        m, exponent = 1 << 14, exponent + 1
+    if exponent < -16:  # no distance is large enough to matter
+        m, exponent = m >> (-16 - exponent), -16
+    return max(-exponent, 0), max(exponent, 0), m
+
+
+def _heads(x: Array, heads: int) -> Array:
+    """[B, N, H * D] -> [B, H, N, D] in int64."""
+    batch, tokens, width = x.shape
+    split = x.astype(np.int64).reshape(batch, tokens, heads, width // heads)
+    return split.transpose(0, 2, 1, 3)
+
+
+def _reference(
+    config: AttentionConfig, q: Array, k: Array, v: Array, bias: Array | None = None
+) -> Array:
+    """q [B, M, H*D], k [B, N, H*D], v [B, N, H*Dv] int8, bias int32 -> [B, M, H*Dv].
+
+    The bias is broadcast to [B, H, M, N].
+    """
+    queries, keys, values = (_heads(x, config.heads) for x in (q, k, v))
+    x = exact_matmul(queries - config.zero_q, keys.swapaxes(-1, -2))
+    if bias is not None:
+        x = x + bias
+    distance = x - x.max(-1, keepdims=True)
+    if config.right:
+        distance = rounding_shift(distance, config.right)
+    steps = saturate(distance, *INT_RANGE["int16"], "int16").astype(np.int64) << config.left
+    steps = np.maximum(steps, INT_RANGE["int16"][0])
+    weights = exp2_codes(mulhrs(steps, config.logit_multiplier))
+    total = weights.sum(-1, keepdims=True)
+    inverse = (np.int64(config.multiplier) << INVERSE_BITS) // total
+    mean = mulhi(exact_matmul(weights, values), inverse) + mulhi(-config.zero_v * total, inverse)
+    codes = rounding_shift(mean, config.shift) + config.zero_point
+    codes = saturate(codes, config.qmin, config.qmax, config.dtype)
+    batch, _, tokens, width = codes.shape
+    return codes.transpose(0, 2, 1, 3).reshape(batch, tokens, config.heads * width)
+
+
+def _infer(config: AttentionConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
+    q, k, v, *bias = specs
+    batch, tokens, width = q.shape
+    keys, heads = k.shape[1], config.heads
+    if k.shape != (batch, keys, width) or v.shape[:2] != (batch, keys):
+        raise LoweringError(f"attention of q {q.shape}, k {k.shape} and v {v.shape}")
+    if any(spec.dtype != "int8" for spec in (q, k, v)) or width % heads or v.shape[2] % heads:
+        raise LoweringError(f"attention of {specs} with {heads} heads: int8 codes are needed")
+    if keys > MOST_KEYS or width // heads > MOST_WIDTH:
+        raise LoweringError(f"attention over {keys} keys of {width // heads} codes may overflow")
+    logits = (batch, heads, tokens, keys)
+    shape = ((1,) * 4 + bias[0].shape)[-4:] if bias else logits
+    if any(extent not in (1, full) for extent, full in zip(shape, logits, strict=True)):
+        raise LoweringError(f"attention: a bias of shape {bias[0].shape} does not fit {logits}")
+    return TensorSpec((batch, tokens, v.shape[2]), config.dtype)
+
+
+register(Operator("attention", AttentionConfig, _infer, _reference))
