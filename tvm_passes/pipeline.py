@@ -8,9 +8,10 @@ import tvm
 
 import tvm_passes.kernels
 import tvm_passes.ops  # noqa: F401  the registries fill on import
+from tvm_passes.graph.crop import crop_unread
 from tvm_passes.graph.fuse import fuse_epilogue
 from tvm_passes.graph.fuse_attention import fuse_attention
-from tvm_passes.graph.layout import collapse_views
+from tvm_passes.graph.layout import assign_layouts, collapse_views
 from tvm_passes.graph.select import select_kernels
 from tvm_passes.graph.verify import verify_integer
 from tvm_passes.kernels.choices import Choices
@@ -69,10 +70,13 @@ LOWERING: tuple[Phase, ...] = (
     Phase("return_codes", return_codes),
     # no float operator is left
     Phase("verify_integer", verify_integer),
-    # reshapes and permutations vanish
+    # what nobody reads is not computed
     _rule(collapse_views),
+    Phase("crop_unread", crop_unread),
     # attention in one operator, on tokens
     _rule(fuse_attention),
+    # reshapes and permutations vanish
+    Phase("assign_layouts", assign_layouts),
     # products end with what follows them
     _rule(fuse_epilogue),
 )

@@ -1,139 +1,196 @@
 """Make reshapes and permutations vanish.
 
-Chains of views collapse to their normal form, views sink below operators that work element by
-element until they meet their inverse, and a matmul reads its second operand in the order in which
-it lies. What remains really moves data.
+Every operator gets a layout to work in, so that its operands and its result lie in memory as its
+neighbours leave and want them. Permutations remain where that cannot be.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from math import prod
+from typing import Any
 
 import numpy as np
+import tvm
+from numpy.typing import NDArray
 from tvm import relax
 
-from tvm_passes.graph.view_algebra import Permute, View, as_permutation, normalize
-from tvm_passes.graph.views import apply, is_view, trace, view_of, view_step
+from tvm_passes.graph.layout_rules import Space, rigid, space_of, tensors_of, with_tensors
+from tvm_passes.graph.layout_search import LayoutSearch, Node, Read
+from tvm_passes.graph.moves import copies_of
+from tvm_passes.graph.view_algebra import (
+    Layout,
+    Shape,
+    Step,
+    along,
+    backwards,
+    normalize,
+    row_major,
+    shapes,
+    transposition,
+)
+from tvm_passes.graph.views import apply, is_view, relayout, reshaped, trace, view_step
 from tvm_passes.lowering.quantized import array_of, is_call, is_integer_call
-from tvm_passes.ops.base import TensorSpec, call, config_of, operator_of
-from tvm_passes.rewrite import Scope
+from tvm_passes.ops.base import TensorSpec
+from tvm_passes.rewrite import MAIN, Scope, main_bindings, rewrite_main
 
-UNARY = frozenset({"lut", "pwl", "pwl8", "requantize", "adalog_quantize"})
-BINARY = frozenset({"add", "mul"})
+
+def assign_layouts(mod: tvm.IRModule) -> tvm.IRModule:
+    """The same computation, with as few bytes moved as the search finds."""
+    graph = Graph(mod)
+    search = LayoutSearch(graph.nodes)
+    search.run()
+    return rebuild(mod, graph, search)
+
+
+def rebuild(mod: tvm.IRModule, graph: "Graph", search: LayoutSearch) -> tvm.IRModule:
+    """``mod`` with every operator in the layout that a search has given it."""
+    moved: dict[tuple[relax.Expr, Layout], relax.Expr] = {}
+    order = iter(graph.order)
+
+    def operand(scope: Scope, index: int, position: int, memory: relax.Expr) -> relax.Expr:
+        """The memory of an operand, in the layout that its operator wants."""
+        read = graph.nodes[index].reads[position]
+        if read is None:
+            return memory
+        want = search.wanted(index, position)
+        assert want is not None  # or it would cost too much
+        key = memory, want
+        if key not in moved:
+            moved[key] = relayout(scope, memory, search.given(read.producer), want)
+        return moved[key]
+
+    def rule(scope: Scope, call: relax.Call) -> relax.Expr:
+        """Variables now hold the memory of a tensor, in its layout and in any shape."""
+        index = next(order)
+        if index is None:
+            return call.args[0]
+        operands = [operand(scope, index, i, item) for i, item in enumerate(tensors_of(call))]
+        space, layout = graph.nodes[index].space, search.layouts[index]
+        return _perform(scope, graph.calls[index], space, layout, operands)
+
+    def finish(scope: Scope, result: relax.Expr) -> relax.Expr:
+        last = len(graph.nodes) - 1
+        return reshaped(scope, operand(scope, last, 0, result), graph.nodes[last].shape)
+
+    return rewrite_main(mod, rule, finish=finish)
 
 
 def collapse_views(scope: Scope, expr: relax.Call) -> relax.Expr | None:
-    """Rule of the layout pass; see the module."""
-    if is_view(expr):
-        return _collapse(scope, expr)
-    operator = operator_of(expr)
-    if operator is None:
-        return _sink_concat(scope, expr) if is_call(expr, "relax.concat") else None
-    if operator.name in UNARY:
-        return _sink_unary(scope, expr)
-    if operator.name in BINARY:
-        return _sink_binary(scope, expr)
-    if operator.name == "matmul":
-        return _orient(scope, expr)
-    if operator.name == "mean":
-        return _sink_mean(scope, expr)
-    return None
-
-
-def _collapse(scope: Scope, expr: relax.Call) -> relax.Expr | None:
+    """Rule: a chain of views becomes one that takes at most one permutation."""
+    if not is_view(expr):
+        return None
     root, steps = trace(scope, expr.args[0])
     view = normalize(TensorSpec.of(root).shape, [*steps, view_step(scope.builder.normalize(expr))])
     return None if view is None else apply(scope, root, view)
 
 
-def _sink_unary(scope: Scope, expr: relax.Call) -> relax.Expr | None:
-    source, *rest = expr.args
-    root, view = view_of(scope, source)
-    if view is None:
-        return None
-    return apply(scope, scope.emit(relax.Call(expr.op, [root, *rest])), view)
+class Graph:
+    """``main`` without its views.
+
+    Attributes:
+        nodes: parameters, operators in order, and at the end what reads the result.
+        calls: the operator of each node that has one.
+        order: for every call of ``main`` its node, or None if it is a view that vanishes.
+    """
+
+    def __init__(self, mod: tvm.IRModule) -> None:
+        """Read a module whose ``main`` is straight-line code."""
+        self.nodes: list[Node] = []
+        self.calls: dict[int, relax.Call] = {}
+        self.order: list[int | None] = []
+        self._sources: dict[relax.Var, tuple[int, tuple[Step, ...]]] = {}
+        main = mod[MAIN]
+        for param in main.params:
+            self._sources[param] = self._add(param, ()), ()
+        for binding in main_bindings(mod):
+            if isinstance(binding.value, relax.Var):
+                self._sources[binding.var] = self._sources[binding.value]
+            elif isinstance(binding.value, relax.Call):
+                self._bind(binding.var, binding.value)
+        self._add(main.body.body, [main.body.body])
+
+    def _bind(self, var: relax.Var, call: relax.Call) -> None:
+        if is_view(call) and isinstance(call.args[0], relax.Var):
+            producer, steps = self._sources[call.args[0]]
+            chain = (*steps, view_step(call))
+            if _is_one_permutation(self.nodes[producer].shape, chain):
+                self._sources[var] = producer, chain
+                self.order.append(None)
+                return
+        index = self._add(var, tensors_of(call), space_of(call))
+        self.calls[index] = call
+        self._sources[var] = index, ()
+        self.order.append(index)
+
+    def _read(self, operand: relax.Var) -> Read:
+        producer, steps = self._sources[operand]
+        back = tuple(backwards(self.nodes[producer].shape, steps))
+        return Read(producer, steps, back, TensorSpec.of(operand).shape)
+
+    def _add(
+        self, result: relax.Expr, operands: Sequence[relax.Expr], space: Space | None = None
+    ) -> int:
+        reads = tuple(
+            self._read(operand) if isinstance(operand, relax.Var) else None for operand in operands
+        )
+        self.nodes.append(Node(space or rigid(len(reads)), reads, *_size(result)))
+        return len(self.nodes) - 1
 
 
-def _sink_binary(scope: Scope, expr: relax.Call) -> relax.Expr | None:
-    """Sink a view that both operands share; a constant operand is brought before the view."""
-    (left, left_view), (right, right_view) = (view_of(scope, item) for item in expr.args[:2])
-    shape = TensorSpec.of(left).shape
-    view = left_view
-    if view is None:
-        return None
-    values = array_of(right)
-    if values is not None:
-        if values.shape != view.shape:
-            return None
-        right = relax.const(_rearrange(values, view.inverse(shape)))
-    elif right_view != view or TensorSpec.of(right).shape != shape:
-        return None
-    return apply(scope, scope.emit(relax.Call(expr.op, [left, right, *expr.args[2:]])), view)
+def _is_one_permutation(source: Shape, chain: tuple[Step, ...]) -> bool:
+    """Whether digits express what a chain of views does, seen from either end."""
+    back, end = backwards(source, chain), shapes(source, chain)[-1]
+    return normalize(source, chain) is not None and normalize(end, back) is not None
 
 
-def _rearrange(values: np.ndarray, view: View) -> np.ndarray:
-    return np.ascontiguousarray(values.reshape(view.split).transpose(view.axes).reshape(view.shape))
+def _size(expr: relax.Expr) -> tuple[Shape, int]:
+    """Shape and bytes."""
+    spec = TensorSpec.of(expr)
+    return spec.shape, prod(spec.shape) * np.dtype(spec.dtype).itemsize
 
 
-def _sink_concat(scope: Scope, expr: relax.Call) -> relax.Expr | None:
-    """Join before a permutation that all parts share."""
-    parts = list(expr.args[0].fields)
-    views = [view_of(scope, part) for part in parts]
-    sources = [TensorSpec.of(root).shape for root, _ in views]
-    orders = {
-        as_permutation(source, view) if view else None
-        for source, (_, view) in zip(sources, views, strict=True)
-    }
-    order = orders.pop()
-    if orders or order is None:
-        return None
-    axis = order[int(expr.attrs.axis)]
-    joined = scope.emit(relax.op.concat([root for root, _ in views], axis))
-    return _collapse(scope, relax.op.permute_dims(joined, list(order)))
+def _perform(
+    scope: Scope, call: relax.Call, space: Space, layout: Layout, operands: list[relax.Expr]
+) -> relax.Call:
+    """``call`` on operands that lie in the layouts that it wants."""
+    extents = [TensorSpec.of(tensor).shape for tensor in tensors_of(call)]
+    if layout == row_major(space.shape):
+        return with_tensors(
+            call, [reshaped(scope, *item) for item in zip(operands, extents, strict=True)]
+        )
+    first = TensorSpec.of(operands[0]).shape
+    tensors = []
+    for operand, shape, axes in zip(operands, extents, space.operands, strict=True):
+        if axes is not None:
+            shape = first if space.works_on(first) else space.physical(layout, axes)
+            values = array_of(operand)
+            if values is not None:
+                want = along(layout, space.shape, axes)
+                operand = relax.const(_arranged(values, want).reshape(shape))
+        tensors.append(reshaped(scope, operand, shape))
+    return space.build(space, layout, tensors)
 
 
-def _sink_mean(scope: Scope, expr: relax.Call) -> relax.Expr | None:
-    """Average over the permuted axes; what is left must keep its order."""
-    root, view = view_of(scope, expr.args[0])
-    order = as_permutation(TensorSpec.of(root).shape, view) if view else None
-    if order is None:
-        return None
-    config = config_of(expr)
-    axes = tuple(sorted(order[axis % len(order)] for axis in config.axes))
-    mean = call("mean", replace(config, axes=axes), root)
-    if config.keepdims:
-        return _collapse(scope, relax.op.permute_dims(scope.emit(mean), list(order)))
-    left = [axis for axis in order if axis not in axes]
-    return mean if left == sorted(left) else None
-
-
-def _orient(scope: Scope, expr: relax.Call) -> relax.Expr | None:
-    """Read b transposed where that leaves its innermost axis in place."""
-    a, b, _ = expr.args
-    root, view = view_of(scope, b)
-    if view is None or _keeps_rows(view) or len(view.shape) < 2:
-        return None
-    rank = len(view.shape)
-    swap = Permute((*range(rank - 2), rank - 1, rank - 2))
-    _, steps = trace(scope, b)
-    flipped = normalize(TensorSpec.of(root).shape, [*steps, swap])
-    if flipped is None or not _keeps_rows(flipped):
-        return None
-    config = config_of(expr)
-    flipped_config = replace(config, transpose_b=not config.transpose_b)
-    return call("matmul", flipped_config, a, apply(scope, root, flipped))
-
-
-def _keeps_rows(view: View) -> bool:
-    """Whether the innermost factor stays innermost."""
-    return not view.axes or view.axes[-1] == len(view.axes) - 1
+def _arranged(values: NDArray[Any], want: Layout | None) -> NDArray[Any]:
+    """A constant in another layout."""
+    turn = None if want is None else transposition(row_major(values.shape), want)
+    assert turn is not None  # a row-major layout can become any other
+    shape, axes = turn
+    return np.ascontiguousarray(values.reshape(shape).transpose(axes))
 
 
 def moves_data(expr: relax.Expr) -> bool:
     """Whether ``expr`` is an operator that only moves data."""
+    copies = copies_of(expr)
+    if copies is None:
+        return is_integer_call(expr, "pad")
     if is_call(expr, "relax.permute_dims"):
-        view = normalize(TensorSpec.of(expr.args[0]).shape, [view_step(expr)])
-        return view is not None and view.moves_data
-    return (
-        is_call(expr, "relax.concat")
-        or is_call(expr, "relax.strided_slice")
-        or is_integer_call(expr, "pad")
-    )
+        copy = copies[0].simplified()
+        return copy.reads != copy.writes
+    return True
+
+
+def count_moves(mod: tvm.IRModule) -> tuple[int, int]:
+    """Operators of ``main`` that only move data, and the bytes that they write."""
+    values = [binding.value for binding in main_bindings(mod)]
+    sizes = [_size(value)[1] for value in values if moves_data(value)]
+    return len(sizes), sum(sizes)

@@ -9,6 +9,7 @@ import tvm
 from tvm import relax
 
 from tvm_passes.errors import LoweringError
+from tvm_passes.graph.layout_rules import tensors_of
 from tvm_passes.graph.moves import copies_of
 from tvm_passes.kernels.choices import Choices, workload
 from tvm_passes.kernels.isa import Isa
@@ -18,11 +19,12 @@ from tvm_passes.lowering.quantized import array_of
 from tvm_passes.ops.base import TensorSpec, config_of, operator_of
 from tvm_passes.rewrite import Scope, rewrite_main
 
+Made = dict[Any, tuple[relax.GlobalVar, Kernel]]
 WORKLOAD, SCHEDULE = "pocketvit.workload", "pocketvit.schedule"  # attributes of a PrimFunc
 
 
 def select_kernels(mod: tvm.IRModule, isa: Isa, choices: Choices | None = None) -> tvm.IRModule:
-    """Replace integer operators by ``call_tir`` of generated kernels, and legalize the views.
+    """Replace operators by ``call_tir`` of generated kernels; only reshapes remain.
 
     Equal operators on equal shapes share a kernel.
 
@@ -35,12 +37,12 @@ def select_kernels(mod: tvm.IRModule, isa: Isa, choices: Choices | None = None) 
         LoweringError: an operator has no kernel, or its kernel has no such schedule.
     """
     choices = choices or Choices(isa.name)
-    made: dict[Any, tuple[relax.GlobalVar, Kernel]] = {}
+    made: Made = {}
 
     def rule(scope: Scope, call: relax.Call) -> relax.Expr | None:
         operator = operator_of(call)
         if operator is None:
-            return _move(scope, scope.builder.normalize(call))
+            return _move(scope, scope.builder.normalize(call), made)
         if operator.name not in KERNELS:
             raise LoweringError(f"operator {operator.name} has no kernel")
         config, arguments = config_of(call), list(call.args[:-1])
@@ -72,17 +74,22 @@ def select_kernels(mod: tvm.IRModule, isa: Isa, choices: Choices | None = None) 
     return rewrite_main(mod, rule)
 
 
-def _move(scope: Scope, call: relax.Call) -> relax.Expr | None:
-    """A kernel for a permutation, a slice or a join."""
+def _move(scope: Scope, call: relax.Call, made: Made) -> relax.Expr | None:
+    """What only moves data, as copies."""
     copies = copies_of(call)
     if copies is None:
         return None
-    parts = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else [call.args[0]]
-    out = TensorSpec.of(call)
-    kernel = copy_kernel(copies, [TensorSpec.of(part) for part in parts], out)
-    name = str(call.op.name).removeprefix("relax.")
-    function = scope.builder.add_func(kernel.func.with_attr("global_symbol", name), name)
-    return relax.op.call_tir(function, relax.Tuple(parts), relax.TensorType(out.shape, out.dtype))
+    arguments, out = tensors_of(call), TensorSpec.of(call)
+    specs = tuple(TensorSpec.of(argument) for argument in arguments)
+    key = (copies, specs)
+    if key not in made:
+        name = f"{str(call.op.name).removeprefix('relax.')}_{len(made)}"
+        kernel = copy_kernel(copies, specs, out)
+        function = kernel.func.with_attr("global_symbol", name)
+        made[key] = scope.builder.add_func(function, name), kernel
+    return relax.op.call_tir(
+        made[key][0], relax.Tuple(arguments), relax.TensorType(out.shape, out.dtype)
+    )
 
 
 def chosen(mod: tvm.IRModule, isa: Isa) -> Choices:

@@ -2,7 +2,18 @@
 
 from tvm import relax
 
-from tvm_passes.graph.view_algebra import Permute, Reshape, View, normalize
+from tvm_passes.graph.moves import permuted_axes
+from tvm_passes.graph.view_algebra import (
+    Layout,
+    Permute,
+    Reshape,
+    Shape,
+    Step,
+    View,
+    normalize,
+    row_major,
+    transposition,
+)
 from tvm_passes.lowering.quantized import is_call
 from tvm_passes.ops.base import TensorSpec
 from tvm_passes.rewrite import Scope
@@ -13,9 +24,16 @@ def is_view(expr: relax.Expr) -> bool:
     return is_call(expr, "relax.reshape") or is_call(expr, "relax.permute_dims")
 
 
-def trace(scope: Scope, expr: relax.Expr) -> tuple[relax.Expr, list[Reshape | Permute]]:
+def view_step(view: relax.Call) -> Step:
+    """One reshape or permutation as a step of a chain."""
+    if is_call(view, "relax.reshape"):
+        return Reshape(TensorSpec.of(view).shape)
+    return Permute(permuted_axes(view))
+
+
+def trace(scope: Scope, expr: relax.Expr) -> tuple[relax.Expr, list[Step]]:
     """The tensor under a chain of views, and the chain."""
-    steps: list[Reshape | Permute] = []
+    steps: list[Step] = []
     producer = scope.producer(expr)
     while is_view(producer):
         steps.append(view_step(producer))
@@ -25,9 +43,9 @@ def trace(scope: Scope, expr: relax.Expr) -> tuple[relax.Expr, list[Reshape | Pe
 
 
 def view_of(scope: Scope, expr: relax.Expr) -> tuple[relax.Expr, View | None]:
-    """The source under a chain of views and the chain's normal form.
+    """The source under a chain of views and what the chain does.
 
-    Where there is no chain, or it has no normal form: ``expr`` itself and None.
+    Where there is no chain, or it takes more than one permutation: ``expr`` itself and None.
     """
     root, steps = trace(scope, expr)
     view = normalize(TensorSpec.of(root).shape, steps) if steps else None
@@ -36,22 +54,26 @@ def view_of(scope: Scope, expr: relax.Expr) -> tuple[relax.Expr, View | None]:
 
 def apply(scope: Scope, source: relax.Expr, view: View) -> relax.Expr:
     """Emit ``view`` of ``source`` with as few operators as it needs; may be ``source``."""
-    result = source
-    for step in view.steps(TensorSpec.of(source).shape):
-        if isinstance(step, Reshape):
-            result = scope.emit(relax.op.reshape(result, step.shape))
-        else:
-            result = scope.emit(relax.op.permute_dims(result, list(step.axes)))
-    return result
+    lying = relayout(scope, source, view.layout, row_major(view.shape))
+    return reshaped(scope, lying, view.shape)
 
 
-def view_step(view: relax.Call) -> Reshape | Permute:
-    """One reshape or permutation as a step of a chain."""
-    spec = TensorSpec.of(view)
-    if is_call(view, "relax.reshape"):
-        return Reshape(spec.shape)
-    rank = len(spec.shape)
-    axes = view.attrs.axes
-    return Permute(
-        tuple(range(rank))[::-1] if axes is None else tuple(int(axis) % rank for axis in axes)
-    )
+def relayout(scope: Scope, memory: relax.Expr, have: Layout, want: Layout) -> relax.Expr:
+    """Bring a tensor from one layout to another, which one permutation must be able to do."""
+    if have == want:
+        return memory
+    turn = transposition(have, want)
+    if turn is None:
+        raise ValueError(f"no permutation leads from {have} to {want}")
+    shape, axes = turn
+    return scope.emit(relax.op.permute_dims(reshaped(scope, memory, shape), list(axes)))
+
+
+def reshaped(scope: Scope, memory: relax.Expr, shape: Shape) -> relax.Expr:
+    """The same memory in another shape: at most one reshape of what was computed."""
+    producer = scope.producer(memory)
+    if is_call(producer, "relax.reshape"):
+        memory = producer.args[0]
+    if TensorSpec.of(memory).shape == shape:
+        return memory
+    return scope.emit(relax.op.reshape(memory, shape))

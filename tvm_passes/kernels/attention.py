@@ -29,6 +29,7 @@ from tvm_passes.kernels.functions import held, int64, lane_max
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.panel import (
     CHUNK,
+    WORD,
     Panel,
     Rows,
     for_tiles,
@@ -36,6 +37,7 @@ from tvm_passes.kernels.panel import (
     store_lanes,
     word_of,
 )
+from tvm_passes.kernels.panel_micro import add_column_sums, multiply
 from tvm_passes.kernels.parallel import tasks
 from tvm_passes.kernels.registry import Kernel, kernel
 from tvm_passes.ops.attention import INVERSE_BITS, AttentionConfig
@@ -47,10 +49,7 @@ ABSENT = -(1 << 30)  # logit of a key that pads a register: its weight is zero
 def _space(
     config: AttentionConfig, specs: Sequence[TensorSpec], isa: Isa
 ) -> Iterator[AttentionSchedule]:
-    shape = AttentionShape.of(config, specs)
-    default = default_schedule(shape, isa)
-    yield default
-    yield from (schedule for schedule in schedules(shape, isa) if schedule != default)
+    return schedules(AttentionShape.of(config, specs), isa)
 
 
 @kernel("attention", _space)
@@ -120,8 +119,10 @@ class _Head:
         self.q, self.k, self.v, *rest = buffers
         self.out, self.bias = rest[-1], bias
         self.bias_buffer = rest[0]
-        self.keys = Panel(shape.width, shape.keys, schedule.key_vectors, isa)
-        self.values = Panel(shape.keys, shape.value_width, schedule.value_vectors, isa)
+        matrix = isa.matrix is not None
+        key_pairs = matrix and schedule.rows % 2 == 0
+        self.keys = Panel(shape.width, shape.keys, schedule.key_vectors, isa, key_pairs)
+        self.values = Panel(shape.keys, shape.value_width, schedule.value_vectors, isa, matrix)
         self.key_panel, self.value_panel = self.keys.allocate(), self.values.allocate()
         lanes, rows = isa.lanes, schedule.rows
         step = 32 if isa.name == "avx512vnni" else 8
@@ -132,10 +133,10 @@ class _Head:
         size = first + Rows.size(rows, shape.width) // (4 if isa.dot else 1)
         buffer = T.alloc_buffer((size,), "int32")
         self.logits = Rows(buffer, rows)
-        self.queries = Rows(buffer, rows, first, packed=isa.dot is not None)
+        self.queries = Rows(buffer, rows, first, isa.dot is not None, self.keys.chunk)
         count = rows * planes(isa)
         codes = T.alloc_buffer((Rows.size(count, self.padded),), self.values.code_dtype)
-        self.codes = Rows(codes, count)
+        self.codes = Rows(codes, count, chunk=self.values.chunk)
         self.greatest = T.alloc_buffer((rows,), "int32")
         self.sums = T.alloc_buffer((lanes,), "int32")
         self.inverse = T.alloc_buffer((rows,), "int32")
@@ -149,7 +150,7 @@ class _Head:
         )
         for row in range(rows):
             for column in range(self.keys.blocks * lanes, self.padded, lanes):
-                self._store_logits(row, int32(column), splat(int32(ABSENT), lanes))
+                self.logits.put(row, int32(column), splat(int32(ABSENT), lanes))
 
     def emit(self, batch: Expr, head: Expr) -> None:
         """All queries of one head."""
@@ -182,7 +183,7 @@ class _Head:
             for vector in range(vectors):
                 acc[vector] = splat(int32(0), lanes)
             if self.config.zero_q:
-                self.keys.add_sums(acc, self.key_panel, block, vectors)
+                add_column_sums(acc, self.keys, self.key_panel, (block, vectors))
             for vector in range(vectors):
                 value = acc[vector] * splat(int32(-self.config.zero_q), lanes)
                 store(offsets, (block + vector) * lanes, value, lanes)
@@ -195,22 +196,19 @@ class _Head:
     def _load_queries(self, first: Expr, stride: int) -> None:
         """Copy a block of queries to where whole registers can be read."""
         width, target = self.shape.width, self.queries
-
-        def put(row: int, start: int, value: Expr, count: int) -> None:
-            store(target.buffer, target.at(row, start), value, count)
-
         for row in range(self.schedule.rows):
             source = first + row * stride
             if not target.packed:
                 for start, count in pieces(width):
-                    put(row, start, widen(load(self.q, source + start, count), "int32"), count)
+                    target.put(row, start, widen(load(self.q, source + start, count), "int32"))
                 continue
-            whole = width // CHUNK * CHUNK
+            whole = width // CHUNK * CHUNK if target.chunk == CHUNK else 0
             for start in range(0, whole, CHUNK):
                 words = T.reinterpret("int32x4", load(self.q, source + start, CHUNK))
-                put(row, start, words, 4)
-            for start in range(whole, width, 4):
-                put(row, start, word_of(self.q, source + start, min(4, width - start)), 1)
+                store(target.buffer, target.at(row, start), words, 4)
+            for start in range(whole, width, WORD):
+                word = word_of(self.q, source + start, min(WORD, width - start))
+                T.buffer_store(target.buffer, word, [target.at(row, start)])
 
     def _logits(self, batch: Expr, head: Expr, query: Expr) -> Accumulators:
         """Write the logits of a block; return the greatest ones, lane by lane."""
@@ -225,18 +223,16 @@ class _Head:
                 for vector in range(vectors):
                     at = (block + vector) * lanes
                     acc[row * vectors + vector] = self._begin((batch, head, query + row), at, last)
-            self.keys.multiply(acc, self.key_panel, block, vectors, self.queries, range(rows))
+            tile = (block, vectors)
+            multiply(acc, self.keys, self.key_panel, tile, self.queries, range(rows))
             for row in range(rows):
                 for vector in range(vectors):
                     value = acc[row * vectors + vector]
-                    self._store_logits(row, (block + vector) * lanes, value)
+                    self.logits.put(row, (block + vector) * lanes, value)
                     greatest[row] = tirx.max(greatest[row], value)
 
         for_tiles(self.keys.blocks, self.keys.vectors, self.masks, tile)
         return greatest
-
-    def _store_logits(self, row: int, column: Expr, value: Expr) -> None:
-        store(self.logits.buffer, self.logits.at(row, column), value, self.isa.lanes)
 
     def _begin(self, indices: Sequence[Expr], key: Expr, last: bool) -> Expr:
         """What an accumulator begins with."""
@@ -283,7 +279,7 @@ class _Head:
                 for index in range(count * parts * vectors):
                     acc[index] = splat(int32(0), lanes)
                 rows = [row * parts + part for part in range(count * parts)]
-                values.multiply(acc, self.value_panel, block, vectors, self.codes, rows)
+                multiply(acc, values, self.value_panel, (block, vectors), self.codes, rows)
                 valid = vectors * lanes - (lanes - ragged if last else 0)
                 for r in range(count):
                     sums = [

@@ -7,6 +7,8 @@ from tvm_passes.kernels.isa import Isa
 from tvm_passes.ops.attention import AttentionConfig
 from tvm_passes.ops.base import TensorSpec
 
+MOST_ROWS = MOST_VECTORS = 8  # of a register tile
+
 
 @dataclass(frozen=True)
 class AttentionShape:
@@ -76,16 +78,21 @@ def default_schedule(shape: AttentionShape, isa: Isa) -> AttentionSchedule:
 
 
 def schedules(shape: AttentionShape, isa: Isa) -> Iterator[AttentionSchedule]:
-    """Every schedule whose tiles fit the registers."""
+    """Every schedule whose tiles fit the registers, the default first."""
+    default = default_schedule(shape, isa)
+    yield default
     key_blocks, value_blocks = (-(-n // isa.lanes) for n in (shape.keys, shape.value_width))
-    for rows in (1, 2, 3, 4, 5, 6, 8):
-        if rows > shape.queries:
-            continue
-        for key_vectors in range(1, min(8, key_blocks) + 1):
-            if rows * key_vectors + rows + key_vectors > isa.registers:
+    for rows in range(1, min(MOST_ROWS, shape.queries) + 1):
+        for key_vectors in range(1, min(MOST_VECTORS, key_blocks) + 1):
+            if not _fits(rows, key_vectors, isa):
                 continue
             for value_rows in (count for count in range(1, rows + 1) if rows % count == 0):
-                codes = value_rows * planes(isa)
-                for value_vectors in range(1, min(8, value_blocks) + 1):
-                    if codes * value_vectors + codes + value_vectors <= isa.registers:
-                        yield AttentionSchedule(rows, key_vectors, value_rows, value_vectors)
+                for value_vectors in range(1, min(MOST_VECTORS, value_blocks) + 1):
+                    found = AttentionSchedule(rows, key_vectors, value_rows, value_vectors)
+                    if _fits(value_rows * planes(isa), value_vectors, isa) and found != default:
+                        yield found
+
+
+def _fits(codes: int, vectors: int, isa: Isa) -> bool:
+    """Whether accumulators, codes and columns of a tile fit the registers."""
+    return codes * vectors + codes + vectors <= isa.registers

@@ -63,8 +63,10 @@ def emit_weights(
 
     def part(offset: Expr, width: int) -> None:
         size = min(width, CHUNK)
-        starts = range(0, width, size)
-        parts = [load(logits.buffer, logits.at(row, offset + start), size) for start in starts]
+        parts = [
+            load(logits.buffer, logits.at(row, offset + start), size)
+            for start in range(0, width, size)
+        ]
         distance = join(parts) - splat(greatest, width)
         weights = T.bind(exp2_codes(T.bind(_octaves(distance, config, isa)), isa))
         store(sums, 0, _accumulated(load(sums, 0, lanes), weights, isa), lanes)
@@ -72,9 +74,7 @@ def emit_weights(
         if isa.dot:
             planes = [T.bind(_high_bytes(weights, isa)), T.bind(widen(weights, "int8"))]
         for index, plane in enumerate(planes):
-            for start in starts:
-                at = codes.at(row * len(planes) + index, offset + start)
-                store(codes.buffer, at, lane_slice(plane, start, size), size)
+            codes.put(row * len(planes) + index, offset, plane)
 
     vector_loop(padded, 4 * isa.wide, emit)
     return lane_sum(load(sums, 0, lanes), lanes)

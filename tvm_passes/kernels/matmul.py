@@ -22,6 +22,7 @@ from tvm_passes.kernels.fixed_point import constant, widen
 from tvm_passes.kernels.functions import lane_sum
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.panel import CHUNK, Panel, Rows, for_tiles, pieces, store_lanes
+from tvm_passes.kernels.panel_micro import add_column_sums, multiply
 from tvm_passes.kernels.parallel import tasks
 from tvm_passes.kernels.registry import Kernel, kernel
 from tvm_passes.ops.base import OPERATORS, TensorSpec
@@ -111,11 +112,12 @@ class _Product:
         self.columns = out.shape[-1]
         self.parts = planes(self.dtype, isa)
         self.base = 128 if self.parts == 2 else 0
-        self.panel = Panel(self.depth, self.columns, schedule.vectors, isa)
-        self.packed = self.panel.allocate()
         count = schedule.rows * self.parts
+        matrix = isa.matrix is not None and count % 2 == 0
+        self.panel = Panel(self.depth, self.columns, schedule.vectors, isa, matrix)
+        self.packed = self.panel.allocate()
         codes = T.alloc_buffer((Rows.size(count, self.depth),), self.panel.code_dtype)
-        self.codes = Rows(codes, count)
+        self.codes = Rows(codes, count, chunk=self.panel.chunk)
         self.column_factor = self.base - config.zero_a
         self.row_factor = -config.zero_b - self.panel.offset
         self.sums = T.alloc_buffer((self.panel.blocks * isa.lanes,), "int32")
@@ -152,7 +154,7 @@ class _Product:
             acc = Accumulators(vectors, lanes)
             for vector in range(vectors):
                 acc[vector] = splat(int32(-excess - self.depth * self.config.zero_b), lanes)
-            panel.add_sums(acc, self.packed, block, vectors)
+            add_column_sums(acc, panel, self.packed, (block, vectors))
             for vector in range(vectors):
                 value = acc[vector] * splat(int32(self.column_factor), lanes)
                 store(self.sums, (block + vector) * lanes, value, lanes)
@@ -161,10 +163,11 @@ class _Product:
 
     def _clear_padding(self) -> None:
         """Codes behind the end of a row are zero."""
-        if self.depth % CHUNK and self.panel.group > 1:
+        chunk = self.codes.chunk
+        if self.depth % chunk and self.panel.group > 1:
             for row in range(self.codes.count):
-                at = self.codes.at(row, self.depth // CHUNK * CHUNK)
-                store(self.codes.buffer, at, splat(tirx.const(0, "int8"), CHUNK), CHUNK)
+                zero = splat(tirx.const(0, "int8"), chunk)
+                self.codes.put(row, self.depth // chunk * chunk, zero)
 
     def _load_row(self, row: int, first: Expr) -> None:
         """Copy one row of a to where whole registers can be read, in planes; sum it up."""
@@ -179,8 +182,7 @@ class _Product:
                 high = code >> constant(8, code, "int16")
                 parts = [widen(high, "int8"), widen(code ^ constant(128, code, "int16"), "int8")]
             for part, plane in enumerate(parts):
-                at = self.codes.at(row * self.parts + part, start)
-                store(self.codes.buffer, at, plane, width)
+                self.codes.put(row * self.parts + part, start, plane)
             if self.row_factor:
                 wide = widen(code, "int32") - constant(self.base, code)
                 T.buffer_store(total, total[0] + lane_sum(wide, width), [0])
@@ -207,7 +209,8 @@ class _Product:
                     if self.column_factor and index % parts == parts - 1:
                         value = load(self.sums, (block + vector) * lanes, lanes)
                     acc[index * vectors + vector] = value
-            self.panel.multiply(acc, self.packed, block, vectors, self.codes, range(rows * parts))
+            tile = (block, vectors)
+            multiply(acc, self.panel, self.packed, tile, self.codes, range(rows * parts))
             valid = vectors * lanes - (lanes - ragged if last else 0)
             for r in range(rows):
                 sums = [

@@ -1,8 +1,9 @@
 """Panels: the second operand of a product of two computed tensors, packed at run time.
 
-A panel holds K codes of every output column in the order in which the micro-kernel reads them,
-``[tile][k/4][vector][lane][4]`` where the ISA has a four-way dot product of bytes, in words of
-four; else ``[tile][k][vector][lane]`` in int16. A tile is ``vectors`` registers of output columns.
+A panel holds K codes of every output column in the order in which the micro-kernel reads them (see
+``panel_micro``), ``[tile][k/group][column][group]``. A tile is ``vectors`` registers of output columns. A
+group is four codes where the ISA has a four-way dot product of bytes, and eight for ``smmla``; both
+are kept in int32 words. Without either it is one code, in int16.
 
 x86 multiplies u8 by s8: there the panel holds ``code + 128``, and products are greater by 128 times
 the sum of the row's codes (``Panel.offset``).
@@ -16,17 +17,18 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
-from tvm_passes.kernels.builder import Accumulators, int32, load, splat, store, vector_type
+from tvm_passes.kernels.builder import int32, lane_slice, lanes_of, load, splat, store, vector_type
 from tvm_passes.kernels.fixed_point import widen
 from tvm_passes.kernels.isa import Isa
 
 SIGN_FLIP = -0x7F7F7F80  # 0x80808080: xor turns four s8 into u8 plus 128
-CHUNK = 16  # codes of a row that lie together
+WORD = 4  # codes in an int32
+CHUNK = 16  # codes in 128 bits
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Local rows of equal length, in the order ``[chunk][row][16]``.
+    """Local rows of equal length, in the order ``[chunk][row][code]``.
 
     One block of rows is read chunk by chunk, so that the same chunk of all rows is contiguous.
 
@@ -35,44 +37,40 @@ class Rows:
         count: number of rows.
         first: where they begin.
         packed: elements are int32 words of four codes.
+        chunk: codes of a row that lie together.
     """
 
     buffer: Buffer
     count: int
     first: int = 0
     packed: bool = False
+    chunk: int = CHUNK
 
     @staticmethod
     def size(count: int, length: int) -> int:
-        """Elements of ``count`` rows."""
+        """Codes of ``count`` rows."""
         return -(-length // CHUNK) * CHUNK * count
 
     def at(self, row: Expr | int, column: Expr | int) -> Expr:
         """Where a column of a row lies; words are addressed by their first code."""
-        chunk, rest = column // CHUNK, column % CHUNK
-        position = (chunk * self.count + row) * CHUNK + rest
-        return self.first + (position // 4 if self.packed else position)
+        chunk, rest = column // self.chunk, column % self.chunk
+        position = (chunk * self.count + row) * self.chunk + rest
+        return self.first + (position // WORD if self.packed else position)
 
-    def words(self, row: Expr | int, group: Expr | int, count: int) -> Expr:
-        """``count`` words of one chunk, from word ``group`` of the row."""
-        at = self.at(row, group * 4)
+    def words(self, row: Expr | int, column: Expr | int, count: int) -> Expr:
+        """``count`` words that lie together, from a column of a row on."""
+        at = self.at(row, column)
         if self.packed:
             return load(self.buffer, at, count)
-        return T.reinterpret(vector_type("int32", count), load(self.buffer, at, 4 * count))
+        return T.reinterpret(vector_type("int32", count), load(self.buffer, at, WORD * count))
 
-
-def for_tiles(extent: int, tile: int, peel: bool, emit: Callable[[Expr, int, bool], None]) -> None:
-    """``emit(first, size, last)`` for full tiles in a loop, and a smaller one at the end.
-
-    With ``peel`` the last tile is emitted on its own even if it is full; only then is ``last`` set.
-    """
-    full = (extent - peel) // tile
-    rest = extent - full * tile
-    if full:
-        with T.serial(0, full) as index:
-            emit(index * tile, tile, False)
-    if rest:
-        emit(int32(full * tile), rest, peel)
+    def put(self, row: Expr | int, column: Expr | int, value: Expr) -> None:
+        """Store codes of one row, chunk by chunk; ``column`` begins a vector of their number."""
+        lanes = lanes_of(value)
+        width = min(lanes, self.chunk)
+        for start in range(0, lanes, width):
+            part = lane_slice(value, start, width)
+            store(self.buffer, self.at(row, column + start), part, width)
 
 
 @dataclass(frozen=True)
@@ -84,22 +82,34 @@ class Panel:
         columns: output columns.
         vectors: registers of output columns in a tile.
         isa: instruction set.
+        matrix: multiply pairs of rows by ``smmla``.
     """
 
     depth: int
     columns: int
     vectors: int
     isa: Isa
+    matrix: bool = False
 
     @property
     def group(self) -> int:
-        """Codes in one element of the panel."""
-        return 4 if self.isa.dot else 1
+        """Codes of a column that lie together."""
+        return 2 * WORD if self.matrix else WORD if self.isa.dot else 1
 
     @property
     def groups(self) -> int:
-        """Elements of one column."""
+        """Groups of a column."""
         return -(-self.depth // self.group)
+
+    @property
+    def elements(self) -> int:
+        """Elements of the buffer in a group."""
+        return 2 if self.matrix else 1
+
+    @property
+    def chunk(self) -> int:
+        """Codes that lie together in the rows which the panel is multiplied by."""
+        return self.group if self.matrix else CHUNK
 
     @property
     def blocks(self) -> int:
@@ -118,12 +128,13 @@ class Panel:
 
     def allocate(self) -> Buffer:
         """A local buffer for one panel."""
-        size = self.blocks * self.isa.lanes * self.groups
+        size = self.blocks * self.isa.lanes * self.groups * self.elements
         return T.alloc_buffer((size,), "int32" if self.isa.dot else "int16")
 
-    def start(self, block: Expr) -> Expr:
-        """Where the tile that begins with ``block`` lies."""
-        return block * (self.isa.lanes * self.groups)
+    def at(self, block: Expr, group: Expr | int, vectors: int, column: Expr | int) -> Expr:
+        """Where a group lies: of a column of the tile of ``vectors`` that begins with ``block``."""
+        lanes = self.isa.lanes
+        return (block * (lanes * self.groups) + group * (vectors * lanes) + column) * self.elements
 
     def pack_columns(self, panel: Buffer, source: Buffer, first: Expr, stride: int) -> None:
         """Pack columns whose codes are contiguous: b transposed, the keys of attention.
@@ -138,15 +149,19 @@ class Panel:
 
         def tile(block: Expr, vectors: int, last: bool) -> None:
             del last
-            width = vectors * self.isa.lanes
-            with T.serial(0, width) as lane:
+            with T.serial(0, vectors * self.isa.lanes) as lane:
                 column = tirx.min(block * self.isa.lanes + lane, int32(self.columns - 1))
-                code = first + column * stride
-                target = self.start(block) + lane
 
                 def put(index: Expr | int, valid: int) -> None:
-                    element = self._element(source, code + index * self.group, valid)
-                    T.buffer_store(panel, element, [target + index * width])
+                    code = first + column * stride + index * self.group
+                    target = self.at(block, index, vectors, lane)
+                    if not self.isa.dot:
+                        T.buffer_store(panel, source[code].astype("int16"), [target])
+                        return
+                    for word in range(self.elements):
+                        count = min(max(valid - word * WORD, 0), WORD)
+                        value = self._flipped(word_of(source, code + word * WORD, count))
+                        T.buffer_store(panel, value, [target + word])
 
                 with T.serial(0, whole) as index:
                     put(index, self.group)
@@ -154,18 +169,6 @@ class Panel:
                     put(whole, rest)
 
         for_tiles(self.blocks, self.vectors, False, tile)
-
-    def _element(self, source: Buffer, code: Expr, valid: int) -> Expr:
-        """One element of the panel, from ``valid`` codes."""
-        if self.group == 1:
-            return source[code].astype("int16")
-        return self._flipped(word_of(source, code, valid))
-
-    def _flipped(self, words: Expr) -> Expr:
-        if not self.offset:
-            return words
-        lanes = int(str(words.ty.dtype).partition("x")[2] or 1)
-        return words ^ splat(int32(SIGN_FLIP), lanes)
 
     def pack_rows(self, panel: Buffer, source: Buffer, first: Expr, stride: int) -> None:
         """Pack columns whose codes are ``stride`` apart: b as it is, the values of attention.
@@ -178,19 +181,16 @@ class Panel:
         """
         lanes = self.isa.lanes
         whole, rest = divmod(self.depth, self.group)
-
         ragged = self.columns % lanes
 
         def tile(block: Expr, vectors: int, last: bool) -> None:
-            width = vectors * lanes
-
             def put(index: Expr | int, valid: int, column: int, count: int) -> None:
                 code = first + index * (self.group * stride) + block * lanes + column
                 rows = [load(source, code + row * stride, count) for row in range(valid)]
-                target = self.start(block) + index * width + column
-                store(panel, target, self._interleaved(rows, count), count)
+                target = self.at(block, index, vectors, column)
+                self._store_groups(panel, target, rows, count)
 
-            for column, count in pieces(width - lanes + ragged if last else width):
+            for column, count in pieces(vectors * lanes - (lanes - ragged if last else 0)):
                 if whole:
                     with T.serial(0, whole) as index:
                         put(index, self.group, column, count)
@@ -199,120 +199,39 @@ class Panel:
 
         for_tiles(self.blocks, self.vectors, ragged > 0, tile)
 
-    def _interleaved(self, rows: Sequence[Expr], count: int) -> Expr:
-        """Elements of ``count`` columns from rows of codes; missing ones are zero."""
-        if self.group == 1:
-            return widen(rows[0], "int16")
-        zero = splat(tirx.const(0, "int8"), count)
-        a, b, c, d = (T.bind(row) for row in [*rows, *[zero] * (4 - len(rows))])
+    def _store_groups(self, panel: Buffer, at: Expr, rows: Sequence[Expr], count: int) -> None:
+        """Store a group of each of ``count`` columns, from rows of codes; missing ones are zero."""
+        if not self.isa.dot:
+            store(panel, at, widen(rows[0], "int16"), count)
+            return
+        full = [*rows, *[splat(tirx.const(0, "int8"), count)] * (self.group - len(rows))]
+        words = [
+            T.bind(self._flipped(_words_of(full[start : start + WORD], count)))
+            for start in range(0, self.group, WORD)
+        ]
         if count == 1:
-            unsigned = [widen(widen(code, "uint8"), "int32") for code in (a, b, c, d)]
-            word = unsigned[0]
-            for position in (1, 2, 3):
-                word = word | (unsigned[position] << int32(8 * position))
-            return self._flipped(word)
-        low = T.reinterpret(f"int16x{count}", _zip(a, b, count))
-        high = T.reinterpret(f"int16x{count}", _zip(c, d, count))
-        words = T.reinterpret(f"int32x{count}", _zip(T.bind(low), T.bind(high), count))
-        return self._flipped(words)
+            for index, word in enumerate(words):
+                T.buffer_store(panel, word, [at + index])
+            return
+        value = words[0] if len(words) == 1 else _zip(words[0], words[1], count)
+        store(panel, at, value, count * self.elements)
 
-    def multiply(
-        self,
-        acc: Accumulators,
-        panel: Buffer,
-        block: Expr,
-        vectors: int,
-        codes: Rows,
-        rows: Sequence[Expr | int],
-    ) -> None:
-        """Add the products of rows of codes and one tile to ``acc[row * vectors + vector]``.
-
-        Args:
-            acc: accumulators.
-            panel: the local buffer.
-            block: first register of columns.
-            vectors: registers in the tile.
-            codes: rows of K codes.
-            rows: which of them.
-        """
-        start, width, lanes = self.start(block), vectors * self.isa.lanes, self.isa.lanes
-
-        def step(group: Expr | int, values: Sequence[Expr]) -> None:
-            base = start + group * width
-            cells = [T.bind(load(panel, base + vector * lanes, lanes)) for vector in range(vectors)]
-            for row, value in enumerate(values):
-                for vector, cell in enumerate(cells):
-                    index = row * vectors + vector
-                    acc[index] = self.multiply_add(acc[index], value, cell)
-
-        def chunk(index: Expr | int, count: int) -> None:
-            """``count`` groups of one chunk."""
-            if not self.isa.dot:
-                with T.serial(0, count) as code:
-                    at = index * CHUNK + code
-                    step(at, [splat(codes.buffer[codes.at(row, at)], lanes) for row in rows])
-                return
-            first = index * (CHUNK // 4)
-            if self.isa.dot == "sdot":  # multiplies by one lane of a register
-                registers = [T.bind(codes.words(row, first, 4)) for row in rows]
-                for group in range(count):
-                    lane = [int32(group)] * lanes
-                    step(first + group, [tirx.Shuffle([word], lane) for word in registers])
-                return
-            for group in range(count):
-                words = [codes.words(row, first + group, 1) for row in rows]
-                step(first + group, [T.bind(splat(word, lanes)) for word in words])
-
-        whole, rest = divmod(self.groups, CHUNK // self.group)
-        if whole == 1:
-            chunk(0, CHUNK // self.group)
-        elif whole:
-            with T.serial(0, whole) as index:
-                chunk(index, CHUNK // self.group)
-        if rest:
-            chunk(whole, rest)
-
-    def multiply_add(self, acc: Expr, word: Expr, cell: Expr) -> Expr:
-        """``acc`` plus the product of a word of codes, in every lane, and a register of columns."""
-        lanes = self.isa.lanes
-        if self.isa.dot == "sdot":
-            return tirx.call_llvm_pure_intrin(
-                "int32x4",
-                "llvm.aarch64.neon.sdot.v4i32.v16i8",
-                acc,
-                T.reinterpret("int8x16", cell),
-                T.reinterpret("int8x16", word),
-            )
-        if self.isa.dot == "vpdpbusd":
-            return tirx.call_llvm_pure_intrin(
-                f"int32x{lanes}",
-                "llvm.x86.avx512.vpdpbusd.512",
-                acc,
-                T.reinterpret(f"uint8x{lanes * 4}", cell),
-                T.reinterpret(f"int8x{lanes * 4}", word),
-            )
-        return acc + widen(word, "int32") * widen(cell, "int32")
-
-    def add_sums(self, acc: Accumulators, panel: Buffer, block: Expr, vectors: int) -> None:
-        """Add the sums of the columns of one tile to ``acc``; K * ``offset`` is included."""
-        one = splat(int32(0x01010101) if self.isa.dot else tirx.const(1, "int16"), self.isa.lanes)
-        width = vectors * self.isa.lanes
-        with T.serial(0, self.groups) as group:
-            for vector in range(vectors):
-                at = self.start(block) + group * width + vector * self.isa.lanes
-                cell = load(panel, at, self.isa.lanes)
-                acc[vector] = self.multiply_add(acc[vector], one, cell)
+    def _flipped(self, words: Expr) -> Expr:
+        return words ^ splat(int32(SIGN_FLIP), lanes_of(words)) if self.offset else words
 
 
-def word_of(source: Buffer, code: Expr, valid: int) -> Expr:
-    """``valid`` int8 codes as the low bytes of an int32; never reads past them."""
-    if valid == 4:
-        return T.reinterpret("int32", load(source, code, 4))
-    word: Expr = int32(0)
-    for position in range(valid):
-        byte = source[code + position].astype("int32") & int32(0xFF)
-        word = word | (byte << int32(8 * position))
-    return word
+def for_tiles(extent: int, tile: int, peel: bool, emit: Callable[[Expr, int, bool], None]) -> None:
+    """``emit(first, size, last)`` for full tiles in a loop, and a smaller one at the end.
+
+    With ``peel`` the last tile is emitted on its own even if it is full; only then is ``last`` set.
+    """
+    full = (extent - peel) // tile
+    rest = extent - full * tile
+    if full:
+        with T.serial(0, full) as index:
+            emit(index * tile, tile, False)
+    if rest:
+        emit(int32(full * tile), rest, peel)
 
 
 def pieces(extent: int) -> list[tuple[int, int]]:
@@ -334,6 +253,30 @@ def store_lanes(out: Buffer, offset: Expr, value: Expr, lanes: int, valid: int) 
     for start, width in pieces(valid):
         part = tirx.Shuffle([value], [int32(lane) for lane in range(start, start + width)])
         store(out, offset + start, part, width)
+
+
+def word_of(source: Buffer, code: Expr, valid: int) -> Expr:
+    """``valid`` int8 codes as the low bytes of an int32; never reads past them."""
+    if valid == WORD:
+        return T.reinterpret("int32", load(source, code, WORD))
+    word: Expr = int32(0)
+    for position in range(valid):
+        byte = source[code + position].astype("int32") & int32(0xFF)
+        word = word | (byte << int32(8 * position))
+    return word
+
+
+def _words_of(rows: Sequence[Expr], count: int) -> Expr:
+    """Words of ``count`` columns from four rows of codes."""
+    a, b, c, d = (T.bind(row) for row in rows)
+    if count == 1:
+        word = widen(widen(a, "uint8"), "int32")
+        for position, code in enumerate((b, c, d), start=1):
+            word = word | (widen(widen(code, "uint8"), "int32") << int32(8 * position))
+        return word
+    low = T.bind(T.reinterpret(f"int16x{count}", _zip(a, b, count)))
+    high = T.bind(T.reinterpret(f"int16x{count}", _zip(c, d, count)))
+    return T.reinterpret(f"int32x{count}", _zip(low, high, count))
 
 
 def _zip(a: Expr, b: Expr, count: int) -> Expr:

@@ -15,8 +15,8 @@ from tvm_passes.errors import LoweringError
 from tvm_passes.graph.select import select_kernels
 from tvm_passes.interpret import interpret
 from tvm_passes.kernels.isa import ISAS
-from tvm_passes.lowering.quantized import array_of
-from tvm_passes.ops.base import call
+from tvm_passes.lowering.quantized import array_of, is_call
+from tvm_passes.ops.base import TensorSpec, call
 from tvm_passes.ops.gemm import LinearConfig
 from tvm_passes.ops.pad import PadConfig
 from tvm_passes.rewrite import main_bindings
@@ -46,9 +46,30 @@ def kernels(mod: tvm.IRModule) -> list[str]:
 
 
 def run(mod: tvm.IRModule, x: Any) -> Any:
-    executable = relax.build(mod, target=tvm.target.Target({"kind": "llvm"}))
-    machine = relax.VirtualMachine(executable, tvm.cpu())
-    return machine["main"](tvm.runtime.tensor(x)).numpy()
+    """The result of ``main``, its kernels called one by one."""
+    functions = {
+        name: function
+        for name, function in mod.functions_items()
+        if isinstance(function, tirx.PrimFunc)
+    }
+    library = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target({"kind": "llvm"}))
+    values: dict[relax.Expr, Any] = {mod["main"].params[0]: x}
+    for binding in main_bindings(mod):
+        out, value = TensorSpec.of(binding.var), binding.value
+        if isinstance(value, relax.Var):
+            values[binding.var] = values[value]
+        elif is_call(value, "relax.reshape"):
+            values[binding.var] = values[value.args[0]].reshape(out.shape)
+        else:
+            tensors = [array_of(item) for item in value.args[1].fields]
+            arguments = [
+                tvm.runtime.tensor(values[item] if array is None else array)
+                for item, array in zip(value.args[1].fields, tensors, strict=True)
+            ]
+            result = tvm.runtime.tensor(np.empty(out.shape, out.dtype))
+            library[value.args[0].name_hint](*arguments, result)
+            values[binding.var] = result.numpy()
+    return values[mod["main"].body.body]
 
 
 def test_equal_operators_on_equal_shapes_share_a_kernel() -> None:

@@ -1,4 +1,4 @@
-"""Chains of reshapes and permutations: their normal form equals NumPy's doing."""
+"""Layouts and chains of views: digits do what NumPy does."""
 
 from math import prod
 
@@ -7,9 +7,26 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tvm_passes.graph.view_algebra import Permute, Reshape, Shape, View, as_permutation, normalize
+from tvm_passes.graph.view_algebra import (
+    Digit,
+    Layout,
+    Permute,
+    Reshape,
+    Shape,
+    Step,
+    along,
+    backwards,
+    by_axis,
+    canonical,
+    chained,
+    keeps_rows,
+    normalize,
+    row_major,
+    shapes,
+    split,
+    transposition,
+)
 
-Step = Reshape | Permute
 PRIMES = [1, 1, 2, 2, 2, 3, 3, 5]
 
 
@@ -20,7 +37,7 @@ def run(x: NDArray[np.int64], steps: list[Step]) -> NDArray[np.int64]:
 
 
 @st.composite
-def shapes(draw: st.DrawFn, size: int | None = None) -> Shape:
+def some_shapes(draw: st.DrawFn, size: int | None = None) -> Shape:
     """A shape of up to 360 elements, or a factorization of ``size``."""
     if size is None:
         factors = draw(st.lists(st.sampled_from(PRIMES), max_size=6))
@@ -40,12 +57,12 @@ def shapes(draw: st.DrawFn, size: int | None = None) -> Shape:
 
 
 @st.composite
-def chains(draw: st.DrawFn) -> tuple[Shape, list[Step]]:
-    source = shape = draw(shapes())
+def chains(draw: st.DrawFn, size: int | None = None) -> tuple[Shape, list[Step]]:
+    source = shape = draw(some_shapes(size))
     steps: list[Step] = []
     for _ in range(draw(st.integers(0, 5))):
         if draw(st.booleans()):
-            shape = draw(shapes(prod(shape)))
+            shape = draw(some_shapes(prod(shape)))
             steps.append(Reshape(shape))
         else:
             axes = tuple(draw(st.permutations(range(len(shape)))))
@@ -55,24 +72,43 @@ def chains(draw: st.DrawFn) -> tuple[Shape, list[Step]]:
 
 
 def numbered(shape: Shape) -> NDArray[np.int64]:
+    """Every element is its row-major index."""
     return np.arange(prod(shape)).reshape(shape)
+
+
+def memory(layout: Layout) -> NDArray[np.int64]:
+    """The row-major indices of a tensor's elements in the order in which they lie."""
+    index = np.zeros(1, np.int64)
+    for weight, extent in layout:
+        index = (index[:, None] + weight * np.arange(extent)).ravel()
+    return index
 
 
 @given(chains())
 @example(((4, 3), [Reshape((6, 2))]))
 @example(((1, 1), [Permute((1, 0))]))
-def test_the_normal_form_does_what_the_chain_does(chain: tuple[Shape, list[Step]]) -> None:
+def test_a_layout_is_the_index_after_a_chain_of_the_elements_before(
+    chain: tuple[Shape, list[Step]],
+) -> None:
     source, steps = chain
     view = normalize(source, steps)
     assume(view is not None)
-    expected = run(numbered(source), steps)
-    assert view.shape == expected.shape
-    split = numbered(source).reshape(view.split).transpose(view.axes).reshape(view.shape)
-    np.testing.assert_array_equal(split, expected)
-    np.testing.assert_array_equal(run(numbered(source), view.steps(source)), expected)
-    assert view.moves_data == (not np.array_equal(expected.ravel(), np.arange(expected.size)))
-    permutations = [step for step in view.steps(source) if isinstance(step, Permute)]
-    assert len(permutations) == view.moves_data
+    result = run(numbered(source), steps)
+    assert view.shape == result.shape == shapes(source, steps)[-1]
+    np.testing.assert_array_equal(result.ravel()[memory(view.layout)], np.arange(result.size))
+    assert view.moves_data == (not np.array_equal(result.ravel(), np.arange(result.size)))
+
+
+@given(chains())
+def test_one_permutation_makes_a_view_of_its_source(chain: tuple[Shape, list[Step]]) -> None:
+    source, steps = chain
+    view = normalize(source, steps)
+    assume(view is not None)
+    turn = transposition(view.layout, row_major(view.shape))
+    assert turn is not None
+    shape, axes = turn
+    made = numbered(source).reshape(shape).transpose(axes).reshape(view.shape)
+    np.testing.assert_array_equal(made, run(numbered(source), steps))
 
 
 @given(chains())
@@ -80,59 +116,56 @@ def test_views_that_do_the_same_are_equal(chain: tuple[Shape, list[Step]]) -> No
     source, steps = chain
     view = normalize(source, steps)
     assume(view is not None)
-    assert normalize(source, view.steps(source)) == view
     detour = [Reshape((prod(source),)), Reshape((*source, 1)), Reshape(source)]
     assert normalize(source, [*detour, *steps]) == view
+    there_and_back = [*steps, *backwards(source, steps)]
+    assert shapes(source, there_and_back)[-1] == source
+    back = normalize(source, there_and_back)
+    assert back is not None and not back.moves_data
 
 
-@given(chains())
-def test_the_inverse_leads_back(chain: tuple[Shape, list[Step]]) -> None:
-    source, steps = chain
-    view = normalize(source, steps)
-    assume(view is not None)
-    back = view.inverse(source)
-    there = run(numbered(source), view.steps(source))
-    np.testing.assert_array_equal(run(there, back.steps(view.shape)), numbered(source))
-    both = normalize(source, [*view.steps(source), *back.steps(view.shape)])
-    assert both is not None and not both.moves_data
+@given(st.sampled_from([24, 36, 60]).flatmap(lambda n: st.tuples(chains(n), chains(n))))
+def test_a_layout_becomes_another_by_one_permutation_or_not_at_all(
+    pair: tuple[tuple[Shape, list[Step]], tuple[Shape, list[Step]]],
+) -> None:
+    first, second = (normalize(*chain) for chain in pair)
+    assume(first is not None and second is not None)
+    have, want = first.layout, second.layout
+    turn = transposition(have, want)
+    assume(turn is not None)
+    shape, axes = turn
+    turned = memory(have).reshape(shape).transpose(axes).ravel()
+    np.testing.assert_array_equal(turned, memory(want))
+    assert keeps_rows(have, want) == (not axes or axes[-1] == len(axes) - 1)
 
 
-@given(shapes(), st.lists(st.integers(), max_size=4))
-def test_reshapes_alone_never_move_data(source: Shape, seeds: list[int]) -> None:
-    steps = [Reshape((prod(source),)), Reshape((1, prod(source))), Reshape(source)]
-    view = normalize(source, steps[: len(seeds)])
-    assert view is not None and not view.moves_data
+def test_digits_that_do_not_divide_have_no_common_refinement() -> None:
+    turned = chained(row_major((4, 6)), (4, 6), (Permute((1, 0)),))
+    assert turned == (Digit(1, 4), Digit(4, 6))
+    assert by_axis(turned, (8, 3)) is None
+    assert chained(turned, (8, 3), (Permute((1, 0)),)) is None
+    assert split(turned, [8]) == (Digit(1, 4), Digit(8, 3), Digit(4, 2))
+    assert split(turned, [3]) is None
+    other = chained(row_major((3, 8)), (3, 8), (Permute((1, 0)),))
+    assert other is not None and transposition(turned, other) is None
 
 
-@given(shapes(), st.randoms(use_true_random=False))
-def test_a_permutation_is_recognised(source: Shape, random: object) -> None:
-    axes = list(range(len(source)))
-    random.shuffle(axes)  # type: ignore[attr-defined]
-    view = normalize(source, [Permute(tuple(axes))])
-    assert view is not None
-    found = as_permutation(source, view)
-    assert found is not None  # another one where axes have extent 1, with the same result
-    np.testing.assert_array_equal(
-        numbered(source).transpose(found), numbered(source).transpose(axes)
+def test_neighbours_in_memory_and_index_are_one_digit() -> None:
+    assert canonical([Digit(6, 4), Digit(2, 3), Digit(1, 2)]) == (Digit(1, 24),)
+    assert canonical([Digit(2, 3), Digit(6, 4), Digit(1, 2)]) == (
+        Digit(2, 3),
+        Digit(6, 4),
+        Digit(1, 2),
     )
+    assert row_major((1, 1)) == ()
 
 
-def test_a_merge_is_no_permutation() -> None:
-    view = normalize((2, 3, 4), [Permute((0, 2, 1)), Reshape((8, 3))])
-    assert view == View((2, 3, 4), (0, 2, 1), (8, 3))
-    assert as_permutation((2, 3, 4), view) is None
-
-
-def test_a_reshape_across_permuted_factors_has_no_normal_form() -> None:
-    assert normalize((4, 6), [Permute((1, 0)), Reshape((8, 3))]) is None
-
-
-def test_attention_heads() -> None:
-    """[tokens, qkv, heads, width] of MobileViT and back: one permutation each."""
-    tokens, heads, width = 256, 4, 36
-    split = [Reshape((1, tokens, heads, width)), Permute((0, 2, 1, 3))]
-    view = normalize((1, tokens, heads * width), split)
-    assert view == View((tokens, heads, width), (1, 0, 2), (1, heads, tokens, width))
-    back = [*split, Permute((0, 2, 1, 3)), Reshape((1, tokens, heads * width))]
-    joined = normalize((1, tokens, heads * width), back)
-    assert joined is not None and joined.steps((1, tokens, heads * width)) == []
+def test_a_tensor_that_runs_along_has_the_same_digits() -> None:
+    layout = chained(row_major((4, 5, 6)), (4, 5, 6), (Permute((2, 0, 1)),))  # of [6, 4, 5]
+    assert layout == (Digit(1, 20), Digit(20, 6))
+    assert along(layout, (6, 4, 5), (6, 4, 5)) == layout
+    assert along(layout, (6, 4, 5), (6, 1, 1)) == row_major((6,))  # broadcast
+    assert along(layout, (6, 4, 5), (7, 4, 5)) == (Digit(1, 20), Digit(20, 7))
+    divided = Digit(10, 2), Digit(1, 5), Digit(5, 2)  # the first axis of [4, 5] in two digits
+    assert along(divided, (4, 5), (4, 1)) == row_major((4,))
+    assert along(divided, (4, 5), (4, 3)) is not None and along(divided, (4, 5), (8, 5)) is None

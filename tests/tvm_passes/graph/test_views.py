@@ -1,9 +1,13 @@
 """Views in the graph: tracing chains and emitting them."""
 
+import numpy as np
+import pytest
 from tvm import relax
 
-from tvm_passes.graph.view_algebra import Permute, Reshape
-from tvm_passes.graph.views import apply, is_view, trace, view_of, view_step
+from tests.tvm_passes.run_kernel import codes
+from tvm_passes.graph.view_algebra import Digit, Permute, Reshape, row_major
+from tvm_passes.graph.views import apply, is_view, relayout, reshaped, trace, view_of, view_step
+from tvm_passes.interpret import interpret
 from tvm_passes.ops.base import TensorSpec
 from tvm_passes.rewrite import Scope
 
@@ -42,7 +46,9 @@ def test_no_chain_and_no_normal_form_give_the_expression_itself() -> None:
     scope, expr = scope_with()
     assert view_of(scope, expr)[1] is None and view_of(scope, expr)[0].same_as(X)
     scope, expr = scope_with(
-        lambda x: relax.op.permute_dims(x, [0, 2, 1]), lambda x: relax.op.reshape(x, (1, 8, 3))
+        lambda x: relax.op.permute_dims(x, [0, 2, 1]),
+        lambda x: relax.op.reshape(x, (1, 8, 3)),
+        lambda x: relax.op.permute_dims(x, [0, 2, 1]),
     )
     root, view = view_of(scope, expr)
     assert root.same_as(expr) and view is None
@@ -66,3 +72,19 @@ def test_a_view_is_emitted_with_as_few_operators_as_it_needs() -> None:
         "relax.permute_dims",
     ]
     assert TensorSpec.of(output) == TensorSpec((6, 4), "int8")
+
+
+def test_memory_changes_its_layout_by_one_permutation() -> None:
+    scope, source = scope_with(lambda x: relax.op.reshape(x, (24,)))
+    have, want = row_major((4, 6)), (Digit(1, 6), Digit(6, 4))
+    assert relayout(scope, source, have, have).same_as(source)
+    with pytest.raises(ValueError, match="no permutation"):
+        relayout(scope, source, (Digit(1, 4), Digit(4, 6)), (Digit(1, 3), Digit(3, 8)))
+    fresh = Scope(relax.BlockBuilder())
+    with fresh.builder.function("main", [X]):
+        with fresh.builder.dataflow():
+            turned = relayout(fresh, X, have, want)
+            output = fresh.builder.emit_output(reshaped(fresh, turned, (6, 4)))
+        fresh.builder.emit_func_output(output)
+    x = codes("int8", 1, 4, 6)
+    np.testing.assert_array_equal(interpret(fresh.builder.get(), x), x[0].T)

@@ -9,15 +9,13 @@ from numpy.typing import NDArray
 from tests.tvm_passes.run_kernel import EVERY_ISA, Call, Case, check_all, run_kernels
 from tvm_passes.kernels.attention import attention
 from tvm_passes.kernels.attention_schedule import AttentionShape, default_schedule, schedules
-from tvm_passes.kernels.isa import ISAS
+from tvm_passes.kernels.isa import ISAS, Isa
 from tvm_passes.ops.attention import GREATEST_BIAS, AttentionConfig, attention_config
 from tvm_passes.ops.base import OPERATORS, TensorSpec
 
 # batch, heads, queries, keys, D, Dv, octaves of a step of the logits, zero points of q, v and the
 # output, dtype of the output, shape of the bias
-CASES: list[
-    tuple[tuple[int, ...], float, tuple[int, int, int], str, tuple[int, ...] | None]
-] = [
+CASES: list[tuple[tuple[int, ...], float, tuple[int, int, int], str, tuple[int, ...] | None]] = [
     ((1, 1, 1, 1, 1, 1), 1e-4, (0, 0, 0), "int8", None),
     ((2, 3, 7, 49, 20, 20), 3e-5, (0, 0, -3), "int8", None),
     ((1, 2, 16, 64, 24, 24), 2e-4, (0, 5, 9), "int8", None),
@@ -31,9 +29,7 @@ CASES: list[
 ]
 
 
-def config(
-    heads: int, octaves: float, zeros: tuple[int, int, int], dtype: str
-) -> AttentionConfig:
+def config(heads: int, octaves: float, zeros: tuple[int, int, int], dtype: str) -> AttentionConfig:
     ratio = 1.7 if dtype == "int8" else 150.0
     return attention_config(heads, octaves * log(2), ratio, *zeros, dtype)
 
@@ -86,7 +82,16 @@ def test_every_schedule_computes_the_same(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
-def test_the_default_schedule_is_one_of_them(isa) -> None:
+def test_tiles_fit_the_registers(isa: Isa) -> None:
+    parts = 2 if isa.dot else 1
     for extents in ((256, 256, 16, 16), (197, 197, 64, 64), (49, 49, 32, 128), (1, 1, 1, 1)):
         shape = AttentionShape(1, 1, *extents)
-        assert default_schedule(shape, isa) in set(schedules(shape, isa))
+        found = list(schedules(shape, isa))
+        assert found[0] == default_schedule(shape, isa) and len(found) == len(set(found))
+        for tile in found:
+            assert tile.rows <= shape.queries and tile.rows % tile.value_rows == 0
+            for codes, vectors in (
+                (tile.rows, tile.key_vectors),
+                (tile.value_rows * parts, tile.value_vectors),
+            ):
+                assert codes * vectors + codes + vectors <= isa.registers

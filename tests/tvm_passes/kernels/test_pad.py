@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.tvm_passes.run_kernel import ARM_ISAS, Call, check_all, codes
+from tests.tvm_passes.run_kernel import EVERY_ISA, Call, check_all, codes
 from tvm_passes.ops.pad import PadConfig
 
 # shape, before, after, value, dtype
@@ -13,6 +13,10 @@ CASES = [
     ((1, 4, 2, 33), (2, 2), (2, 2), 0, "int16"),
     ((1, 2, 9, 3), (1, 1), (0, 0), -32768, "int16"),
     ((1, 6, 6, 16), (0, 0), (1, 1), 9, "int8"),
+    ((2, 3, 5, 7), (2, 1), (1, 3), -9, "int8"),  # more than one image
+    ((1, 2, 9, 33), (1, 0), (0, 0), 5, "int8"),  # nothing beside the rows
+    ((1, 3, 11, 48), (1, 1), (1, 1), 3, "int8"),  # rows of several steps
+    ((1, 2, 3, 2), (0, 0), (0, 0), 1, "int16"),
 ]
 
 
@@ -23,6 +27,6 @@ def pads() -> list[Call]:
     ]
 
 
-@pytest.mark.parametrize("isa", ["portable", *ARM_ISAS])
+@pytest.mark.parametrize("isa", EVERY_ISA)
 def test_borders_equal_their_reference(isa: str) -> None:
     check_all(pads(), isa)
