@@ -7,6 +7,7 @@ from tvm_passes.kernels import (  # noqa: F401
     attention,
     elementwise,
     matmul,
+    mean,
     norm,
     pad,
     pointwise,

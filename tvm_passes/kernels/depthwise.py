@@ -1,6 +1,6 @@
 """Depthwise ``conv2d``, vectorised over channels, and the general grouped one."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,10 @@ from tvm.tirx import Buffer
 
 from tvm_passes.errors import LoweringError
 from tvm_passes.kernels.builder import build_kernel, int32, load
-from tvm_passes.kernels.depthwise_micro import Held, Taps, Vectors, make_taps
+from tvm_passes.kernels.depthwise_micro import Taps, make_taps
 from tvm_passes.kernels.depthwise_tile import (
     DepthwiseSchedule,
     Window,
-    block_starts,
     default_schedule,
     schedules,
 )
@@ -24,6 +23,7 @@ from tvm_passes.kernels.epilogue import Epilogue, EpiloguePlan
 from tvm_passes.kernels.gemm_tile import input_offset, uses_dot
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.registry import Kernel
+from tvm_passes.kernels.windows import Axis, Vectors, block_starts, slide, tiled
 from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.gemm import Conv2dConfig
 
@@ -32,8 +32,9 @@ def depthwise_window(config: Conv2dConfig, specs: Sequence[TensorSpec]) -> Windo
     """Geometry of a depthwise convolution."""
     x, w = specs[:2]
     _, rows, columns, channels = OPERATORS["conv2d"].infer(config, specs).shape
-    kernel = (w.shape[1], w.shape[2])
-    return Window(rows, columns, channels, x.shape[2], kernel, config.strides, config.dilation)
+    geometry = ((rows, columns), w.shape[1:3], config.strides, config.dilation)
+    down, across = (Axis(*axis) for axis in zip(*geometry, strict=True))
+    return Window(down, across, channels, x.shape[2])
 
 
 def depthwise_space(window: Window, x_dtype: str, isa: Isa) -> Iterator[DepthwiseSchedule]:
@@ -53,13 +54,13 @@ def depthwise_kernel(
 ) -> Kernel:
     """x [1, H, W, C] with w [C, kh, kw, 1]; weights are packed block by block of channels."""
     _check_bias(config)
-    x = specs[0]
+    x, w = specs[:2]
     window = depthwise_window(config, specs)
-    channels, columns, kernel = window.channels, window.columns, window.taps
+    channels, columns = window.channels, window.columns.count
     schedule = schedule or default_schedule(window, uses_dot(x.dtype, isa), isa)
     taps = make_taps(window, schedule, x.dtype, isa)
     starts = block_starts(channels, taps.lanes)
-    cells = taps.pack(np.zeros((taps.lanes, *kernel), np.int8)).size
+    cells = taps.pack(np.zeros((taps.lanes, *w.shape[1:3]), np.int8)).size
     padded = max(channels, taps.lanes)
     vector = TensorSpec((padded,), "int32")
     packed = [x, TensorSpec((len(starts) * cells,), "int8"), vector, vector, vector]
@@ -115,55 +116,25 @@ class _Loops:
                 weights = taps.weights(self.weights, block * cells)
                 self._sweep(row, rows, first, weights, bias)
 
-        _tiled(self.window.rows, self.schedule.rows, tile)
+        tiled(self.window.rows.count, self.schedule.rows, tile)
 
     def _sweep(self, row: Expr, rows: int, first: Expr, weights: Vectors, bias: Vectors) -> None:
-        """All columns of ``rows`` output rows; input columns are kept while they are needed."""
-        window, each = self.window, self.schedule.columns
-        stride, dilation = window.strides[1], window.dilation[1]
-        base = row * (window.strides[0] * window.width * window.channels) + first
+        """All columns of ``rows`` output rows."""
+        window = self.window
+        base = row * (window.rows.stride * window.width * window.channels) + first
 
-        def load_column(column: Expr | int) -> Vectors:
-            start = base + column * window.channels
-            return self.taps.column(self.x, start, self.valid, rows)
+        def read(column: Expr | int) -> Vectors:
+            return self.taps.column(self.x, base + column * window.channels, self.valid, rows)
 
-        kept = {
-            column: [Held(vector) for vector in load_column(column)]
-            for column in window.kept_columns(each)
-        }
-
-        def tile(start: Expr, columns: int) -> None:
-            loaded: dict[int, Vectors] = {
-                column: [T.bind(vector.get()) for vector in vectors]
-                for column, vectors in kept.items()
-            }
-            pixels: list[list[Vectors]] = [[] for _ in range(rows)]
-            for column in range(columns):
-                needed = [column * stride + j * dilation for j in range(window.taps[1])]
-                for source in needed:
-                    if source not in loaded:
-                        loaded[source] = load_column(start * stride + source)
-                sources = [loaded[source] for source in needed]
+        def emit(start: Expr, pixels: Iterator[list[Vectors]]) -> None:
+            sums: list[list[Vectors]] = [[] for _ in range(rows)]
+            for columns in pixels:
                 for r in range(rows):
-                    pixels[r].append(self.taps.accumulate(r, sources, weights, bias))
+                    sums[r].append(self.taps.accumulate(r, columns, weights, bias))
             for r in range(rows):
-                self.epilogue.store(pixels[r], row + r, start, first, self.valid)
-            if columns == each:
-                for column, vectors in kept.items():
-                    for vector, new in zip(vectors, loaded[column + each * stride], strict=True):
-                        vector.put(new)
+                self.epilogue.store(sums[r], row + r, start, first, self.valid)
 
-        _tiled(window.columns, each, tile)
-
-
-def _tiled(extent: int, tile: int, emit: Callable[[Expr, int], None]) -> None:
-    """Cover ``extent`` by whole tiles in a loop, and a smaller one at the end."""
-    whole, rest = divmod(extent, tile)
-    if whole:
-        with T.serial(0, whole) as index:
-            emit(index * tile, tile)
-    if rest:
-        emit(int32(whole * tile), rest)
+        slide(window.columns, self.schedule.columns, read, emit)
 
 
 def _check_bias(config: Conv2dConfig) -> None:

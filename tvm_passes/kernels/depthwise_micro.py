@@ -16,13 +16,13 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.errors import LoweringError
-from tvm_passes.kernels.builder import int32, join, lane_slice, lanes_of, load, splat, store
+from tvm_passes.kernels.builder import int32, join, lane_slice, lanes_of, load, splat
 from tvm_passes.kernels.depthwise_tile import DOT, SLOTS, DepthwiseSchedule, RowPlan, Window
 from tvm_passes.kernels.fixed_point import widen
 from tvm_passes.kernels.gemm_tile import input_offset
 from tvm_passes.kernels.isa import Isa
+from tvm_passes.kernels.windows import Held, Vectors
 
-Vectors = Sequence[Expr]
 SIGN_FLIP = -0x80  # xor turns s8 into u8 plus 128, and back
 
 
@@ -85,7 +85,7 @@ class DotTaps(Taps):
     def weights(self, buffer: Buffer, start: Expr) -> Vectors:
         """One vector per term, column of the kernel and register."""
         size = self.isa.lanes * SLOTS
-        count = len(self.plan.terms) * self.plan.window.taps[1] * self.vectors
+        count = len(self.plan.terms) * self.plan.window.columns.taps * self.vectors
         return [T.bind(load(buffer, start + index * size, size)) for index in range(count)]
 
     def column(self, x: Buffer, start: Expr, valid: int, rows: int) -> Vectors:
@@ -135,7 +135,7 @@ class MultiplyTaps(Taps):
 
     def weights(self, buffer: Buffer, start: Expr) -> Vectors:
         """One vector per tap."""
-        count = self.plan.window.taps[0] * self.plan.window.taps[1]
+        count = self.plan.window.rows.taps * self.plan.window.columns.taps
         return [
             T.bind(load(buffer, start + index * self.lanes, self.lanes)) for index in range(count)
         ]
@@ -148,11 +148,11 @@ class MultiplyTaps(Taps):
         self, row: int, columns: Sequence[Vectors], weights: Vectors, bias: Vectors
     ) -> Vectors:
         """Tap by tap, or two by two."""
-        window, total = self.plan.window, join(bias)
-        rows = window.input_rows(self.plan.rows)
+        axis, total = self.plan.window.rows, join(bias)
+        rows = axis.sources(self.plan.rows)
         taps = [
-            (column[rows.index(window.input_row(row, i))], weights[i * window.taps[1] + j])
-            for i in range(window.taps[0])
+            (column[rows.index(axis.source(row, i))], weights[i * len(columns) + j])
+            for i in range(axis.taps)
             for j, column in enumerate(columns)
         ]
         dtype = "int32" if self.x_dtype == "int16" else "int16"
@@ -162,27 +162,6 @@ class MultiplyTaps(Taps):
             total = total + widen(sum(products[1:], products[0]), "int32")
         total = Held(total).get()
         return [lane_slice(total, v * self.isa.lanes, self.isa.lanes) for v in range(self.vectors)]
-
-
-class Held:
-    """A vector in a local buffer, which LLVM turns into registers.
-
-    TVM inlines bound integers, vectors too, into every use; it does not look into buffers.
-    """
-
-    def __init__(self, vector: Expr) -> None:
-        """Hold ``vector``."""
-        self.lanes = lanes_of(vector)
-        self.buffer = T.alloc_buffer((self.lanes,), str(vector.ty.dtype).partition("x")[0])
-        self.put(vector)
-
-    def put(self, vector: Expr) -> None:
-        """Replace it."""
-        store(self.buffer, 0, vector, self.lanes)
-
-    def get(self) -> Expr:
-        """What it is where the result is used."""
-        return load(self.buffer, 0, self.lanes)
 
 
 def make_taps(window: Window, schedule: DepthwiseSchedule, x_dtype: str, isa: Isa) -> Taps:
@@ -232,7 +211,7 @@ def _rows(
     stride = window.width * window.channels
     return {
         row: T.bind(_load_valid(x, start + row * stride, lanes, valid))
-        for row in window.input_rows(rows)
+        for row in window.rows.sources(rows)
     }
 
 

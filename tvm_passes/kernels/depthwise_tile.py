@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tvm_passes.kernels.isa import Isa
+from tvm_passes.kernels.windows import Axis, block_lanes
 
 DOT, MULTIPLY = "dot", "multiply"
 SLOTS = 4  # bytes of one dot product
@@ -20,45 +21,16 @@ class Window:
     """Geometry of a depthwise convolution of a padded NHWC map.
 
     Attributes:
-        rows: output rows.
-        columns: output columns.
+        rows: windows along the rows.
+        columns: windows along the columns.
         channels: channels.
         width: input columns.
-        taps: rows, columns of the kernel.
-        strides: rows, columns.
-        dilation: rows, columns.
     """
 
-    rows: int
-    columns: int
+    rows: Axis
+    columns: Axis
     channels: int
     width: int
-    taps: tuple[int, int]
-    strides: tuple[int, int]
-    dilation: tuple[int, int]
-
-    def input_columns(self, columns: int) -> list[int]:
-        """Input columns of ``columns`` output columns, relative to the first one's first."""
-        return sorted(
-            {
-                column * self.strides[1] + tap * self.dilation[1]
-                for column in range(columns)
-                for tap in range(self.taps[1])
-            }
-        )
-
-    def kept_columns(self, columns: int) -> list[int]:
-        """Those of them that the ``columns`` output columns before have loaded already."""
-        needed = self.input_columns(columns)
-        return [column for column in needed if column + columns * self.strides[1] in needed]
-
-    def input_row(self, row: int, tap: int) -> int:
-        """Input row of one tap of an output row, relative to the first output row's first."""
-        return row * self.strides[0] + tap * self.dilation[0]
-
-    def input_rows(self, rows: int) -> list[int]:
-        """All of them."""
-        return sorted({self.input_row(r, i) for r in range(rows) for i in range(self.taps[0])})
 
 
 @dataclass(frozen=True)
@@ -94,22 +66,19 @@ class RowPlan:
     @cached_property
     def groups(self) -> list[list[int]]:
         """Input rows that are interleaved with each other."""
-        window = self.window
-        sets = [
-            [window.input_row(row, tap) for tap in range(window.taps[0])]
-            for row in range(self.rows)
-        ]
+        axis = self.window.rows
+        sets = [[axis.source(row, tap) for tap in range(axis.taps)] for row in range(self.rows)]
         if self._shared:  # neighbours have most rows in common
-            sets = [window.input_rows(self.rows)]
+            sets = [axis.sources(self.rows)]
         return [rows[i : i + SLOTS] for rows in sets for i in range(0, len(rows), SLOTS)]
 
     @cached_property
     def terms(self) -> list[Term]:
         """The dot products, output row by output row."""
-        window, each = self.window, -(-self.window.taps[0] // SLOTS)
+        axis, each = self.window.rows, -(-self.window.rows.taps // SLOTS)
         terms = []
         for row in range(self.rows):
-            mine = {window.input_row(row, tap): tap for tap in range(window.taps[0])}
+            mine = {axis.source(row, tap): tap for tap in range(axis.taps)}
             for index, group in enumerate(self.groups):
                 own = self._shared or index // each == row
                 if own and mine.keys() & set(group):
@@ -120,7 +89,7 @@ class RowPlan:
 
     @property
     def _shared(self) -> bool:
-        return self.window.strides[0] == self.window.dilation[0] == 1
+        return self.window.rows.stride == self.window.rows.dilation == 1
 
 
 @dataclass(frozen=True)
@@ -151,8 +120,8 @@ def schedules(window: Window, dot: bool, isa: Isa) -> Iterator[DepthwiseSchedule
     most = min(4, max(1, window.channels // isa.lanes))
     method = DOT if dot else MULTIPLY
     for vectors in range(1, most + 1):
-        for rows in range(1, min(4, window.rows) + 1):
-            for columns in range(1, min(8, window.columns) + 1):
+        for rows in range(1, min(4, window.rows.count) + 1):
+            for columns in range(1, min(8, window.columns.count) + 1):
                 yield DepthwiseSchedule(method, rows, columns, vectors)
 
 
@@ -164,32 +133,18 @@ def default_schedule(window: Window, dot: bool, isa: Isa) -> DepthwiseSchedule:
         dot: whether the dot product takes the input.
         isa: instruction set.
     """
-    shared = window.strides[0] == 1  # neighbouring output rows share input
-    rows = min(2 if shared else 1, window.rows)
+    shared = window.rows.stride == 1  # neighbouring output rows share input
+    rows = min(2 if shared else 1, window.rows.count)
+    columns = min(4 if dot and isa.arch == "x86" else 2, window.columns.count)
+
+    def vectors(most: int) -> int:
+        """Registers of ``most`` channels or fewer; interleaving pays from 8 on."""
+        least = isa.lanes if window.channels < 8 else max(8, isa.lanes)
+        return block_lanes(window.channels, max(most, least), least) // isa.lanes
+
     if not dot:
-        return DepthwiseSchedule(MULTIPLY, 1, min(2, window.columns), _vectors(window, isa, 16))
+        return DepthwiseSchedule(MULTIPLY, 1, columns, vectors(16))
     if isa.arch == "x86":
-        return DepthwiseSchedule(DOT, rows, min(4, window.columns), _vectors(window, isa, 32))
-    few = not shared and window.taps[0] <= SLOTS and window.taps[1] <= 3
-    wide = _vectors(window, isa, 16 if few else 8)
-    return DepthwiseSchedule(DOT, rows, min(2, window.columns), wide)
-
-
-def _vectors(window: Window, isa: Isa, most: int) -> int:
-    """Registers of at most ``most`` channels that leave no more than an eighth of the lanes idle.
-
-    Interleaving pays from 8 channels on.
-    """
-    least = isa.lanes if window.channels < 8 else max(8, isa.lanes)
-    lanes = max(most, least)
-    while lanes > least:
-        if 8 * lanes * len(block_starts(window.channels, lanes)) <= 9 * window.channels:
-            break
-        lanes //= 2
-    return lanes // isa.lanes
-
-
-def block_starts(channels: int, lanes: int) -> list[int]:
-    """First channels of blocks of ``lanes``; the last one overlaps the one before."""
-    last = max(channels - lanes, 0)
-    return [min(start, last) for start in range(0, channels, lanes)]
+        return DepthwiseSchedule(DOT, rows, columns, vectors(32))
+    few = not shared and window.rows.taps <= SLOTS and window.columns.taps <= 3
+    return DepthwiseSchedule(DOT, rows, columns, vectors(16 if few else 8))

@@ -1,150 +1,187 @@
-"""Kernels of ``mean`` and ``avg_pool2d``: sums over channels' vectors in int32."""
+"""Kernel of ``avg_pool2d``: sums down every column, then sums of neighbouring columns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
+from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import build_kernel, int32, load, splat, store
-from tvm_passes.kernels.elementwise import centred, codes, pre_shifted
+from tvm_passes.kernels.elementwise import codes, pre_shifted
 from tvm_passes.kernels.fixed_point import constant, requantize, widen
-from tvm_passes.kernels.functions import lane_sum
 from tvm_passes.kernels.isa import Isa
-from tvm_passes.kernels.loops import nested, vector_loop
 from tvm_passes.kernels.registry import Kernel, kernel
+from tvm_passes.kernels.windows import (
+    Axis,
+    Held,
+    Vectors,
+    block_starts,
+    channel_lanes,
+    slide,
+    tiled,
+)
+from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.base import OPERATORS, TensorSpec
-from tvm_passes.ops.pooling import AvgPool2dConfig, MeanConfig
+from tvm_passes.ops.elementwise import INT32_MAX, reach
+from tvm_passes.ops.pooling import AvgPool2dConfig
 
-
-@kernel("mean")
-def mean(config: MeanConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
-    """x of any rank; vectors run along the last axis, reduced or not."""
-    shape = specs[0].shape
-    out = OPERATORS["mean"].infer(config, specs)
-    last = len(shape) - 1
-    kept = [axis for axis in range(last) if axis not in config.axes]
-    reduced = [axis for axis in config.axes if axis != last]
-    strides = [1] * len(shape)
-    for axis in range(last - 1, -1, -1):
-        strides[axis] = strides[axis + 1] * shape[axis + 1]
-    sum_dtype = "int64" if config.right else "int32"
-    across = last in config.axes
-
-    with build_kernel([specs[0], out]) as builder:
-        x, out_buf = builder.buffers
-        lanes = isa.lanes
-        acc = T.alloc_buffer((lanes,), sum_dtype)
-        total = T.alloc_buffer((1,), sum_dtype)
-
-        def offset_of(axes: Sequence[int], indices: Sequence[Expr]) -> Expr:
-            offset: Expr = int32(0)
-            for axis, index in zip(axes, indices, strict=True):
-                offset = offset + index * strides[axis]
-            return offset
-
-        def term(offset: Expr, width: int) -> Expr:
-            return widen(centred(load(x, offset, width), config.zero_x), sum_dtype)
-
-        def finish(value: Expr, offset: Expr, width: int) -> None:
-            wide = value >> constant(config.right, value, sum_dtype) if config.right else value
-            narrow = pre_shifted(widen(wide, "int32"), config.left)
-            multiplier, shift = constant(config.multiplier, narrow), constant(config.shift, narrow)
-            result = requantize(narrow, multiplier, shift, config.left, isa)
-            code = codes(result, config.zero_point, config.qmin, config.qmax, config.dtype)
-            store(out_buf, offset, code, width)
-
-        def along(base: Expr, row: Expr) -> None:
-            """Channels are kept: every vector of them has its own sums."""
-
-            def channels(first: Expr, width: int) -> None:
-                store(acc, 0, splat(tirx.const(0, sum_dtype), width), width)
-
-                def add(indices: Sequence[Expr]) -> None:
-                    value = term(base + offset_of(reduced, indices) + first, width)
-                    store(acc, 0, load(acc, 0, width) + value, width)
-
-                nested([shape[axis] for axis in reduced], add)
-                finish(load(acc, 0, width), row * shape[last] + first, width)
-
-            vector_loop(shape[last], lanes, channels)
-
-        def whole(base: Expr, row: Expr) -> None:
-            """The last axis is reduced as well: lanes are added up at the end."""
-            store(acc, 0, splat(tirx.const(0, sum_dtype), lanes), lanes)
-            T.buffer_store(total, tirx.const(0, sum_dtype), [0])
-
-            def add(indices: Sequence[Expr]) -> None:
-                def channels(first: Expr, width: int) -> None:
-                    value = term(base + offset_of(reduced, indices) + first, width)
-                    if width == lanes:
-                        store(acc, 0, load(acc, 0, lanes) + value, lanes)
-                    else:
-                        T.buffer_store(total, total[0] + lane_sum(value, width), [0])
-
-                vector_loop(shape[last], lanes, channels)
-
-            nested([shape[axis] for axis in reduced], add)
-            finish(total[0] + lane_sum(load(acc, 0, lanes), lanes), row, 1)
-
-        def body(indices: Sequence[Expr]) -> None:
-            row: Expr = int32(0)
-            for axis, index in zip(kept, indices, strict=True):
-                row = row * shape[axis] + index
-            (whole if across else along)(offset_of(kept, indices), row)
-
-        nested([shape[axis] for axis in kept], body)
-    return Kernel(builder.func)
+UNROLLED = 8  # sums of more than that are loops
 
 
 @kernel("avg_pool2d")
 def avg_pool2d(config: AvgPool2dConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
     """x [N, H, W, C] with the multipliers and shifts by window count."""
-    batch, height, width, channels = specs[0].shape
     out = OPERATORS["avg_pool2d"].infer(config, specs)
-    _, rows, columns, _ = out.shape
     with build_kernel([*specs, out]) as builder:
-        x, multipliers, shifts, out_buf = builder.buffers
-        acc = T.alloc_buffer((isa.lanes,), "int32")
-
-        def window(index: Expr, axis: int, extent: int) -> tuple[Expr, Expr]:
-            """First source and number of sources along one axis."""
-            first = index * config.strides[axis] - config.padding[axis]
-            start = T.bind(tirx.max(first, int32(0)))
-            end = tirx.min(first + config.kernel[axis], int32(extent))
-            return start, T.bind(end - start)
-
-        with T.grid(batch, rows, columns) as (image, row, column):
-            top, tall = window(row, 0, height)
-            left, wide = window(column, 1, width)
-            count = T.bind(tall * wide)
-            pixel = (image * rows + row) * columns + column
-
-            def emit(
-                first: Expr,
-                lanes: int,
-                image: Expr = image,
-                corner: tuple[Expr, Expr, Expr, Expr] = (top, tall, left, wide),
-                count: Expr = count,
-                pixel: Expr = pixel,
-            ) -> None:
-                top, tall, left, wide = corner
-                store(acc, 0, splat(int32(0), lanes), lanes)
-                with T.serial(0, tall) as i:
-                    with T.serial(0, wide) as j:
-                        source = (image * height + top + i) * width + left + j
-                        term = centred(load(x, source * channels + first, lanes), config.zero_x)
-                        store(acc, 0, load(acc, 0, lanes) + term, lanes)
-                total = pre_shifted(load(acc, 0, lanes), config.left)
-                value = requantize(
-                    total,
-                    splat(multipliers[count], lanes),
-                    splat(shifts[count], lanes),
-                    config.left,
-                    isa,
+        pool = _Pool(config, specs[0], out, isa, builder.buffers)
+        geometry = (config.kernel, config.strides, config.padding)
+        rows, columns = (
+            bands(outputs, extent, *axis)
+            for outputs, extent, *axis in zip(
+                out.shape[1:3], specs[0].shape[1:3], *geometry, strict=True
+            )
+        )
+        with T.serial(0, out.shape[0]) as image:
+            for band in rows:
+                tiled(
+                    band.axis.count,
+                    2 if band.axis.stride == 1 and band.axis.taps <= UNROLLED else 1,
+                    partial(pool.emit, image, band, columns),
                 )
-                code = codes(value, config.zero_point, config.qmin, config.qmax, config.dtype)
-                store(out_buf, pixel * channels + first, code, lanes)
-
-            vector_loop(channels, isa.lanes, emit)
     return Kernel(builder.func)
+
+
+@dataclass(frozen=True)
+class Band:
+    """Consecutive windows with equally many sources inside the map.
+
+    Attributes:
+        first: first output.
+        source: first source of the first output.
+        axis: the windows.
+    """
+
+    first: int
+    source: int
+    axis: Axis
+
+
+def bands(outputs: int, extent: int, taps: int, stride: int, padding: int) -> list[Band]:
+    """Bands of one axis: borders and the interior."""
+    found: list[Band] = []
+    for output in range(outputs):
+        first = output * stride - padding
+        source, end = max(first, 0), min(first + taps, extent)
+        if found:
+            band, axis = found[-1], found[-1].axis
+            if axis.taps == end - source and band.source + axis.count * stride == source:
+                found[-1] = replace(band, axis=replace(axis, count=axis.count + 1))
+                continue
+        found.append(Band(output, source, Axis(1, end - source, stride)))
+    return found
+
+
+class _Pool:
+    """Emits tiles of output rows."""
+
+    def __init__(
+        self,
+        config: AvgPool2dConfig,
+        x: TensorSpec,
+        out: TensorSpec,
+        isa: Isa,
+        buffers: Sequence[Buffer],
+    ) -> None:
+        self.config, self.shape, self.out, self.isa = config, x.shape, out, isa
+        self.x, self.multipliers, self.shifts, self.out_buf = buffers
+        self.greatest = config.kernel[0] * config.kernel[1] * reach(x.dtype, config.zero_x)
+        small = config.kernel[0] * config.kernel[1] * 255 <= INT_RANGE["int16"][1]
+        self.sum_dtype = "int16" if small and x.dtype != "int16" else "int32"
+        most = isa.wide if self.sum_dtype == "int16" else isa.wide // 2
+        self.lanes = channel_lanes(x.shape[3], most)
+
+    def emit(self, image: Expr, band: Band, columns: Sequence[Band], row: Expr, rows: int) -> None:
+        """``rows`` output rows of a band, from its ``row``-th on."""
+        channels = self.shape[3]
+        with T.serial(0, len(block_starts(channels, self.lanes))) as block:
+            first = T.bind(tirx.min(block * self.lanes, int32(channels - self.lanes)))
+            source = image * self.shape[1] + band.source + row * band.axis.stride
+            target = image * self.out.shape[1] + band.first + row
+            for column in columns:
+                self._across(
+                    (source * self.shape[2] + column.source) * channels + first,
+                    (target * self.out.shape[2] + column.first) * channels + first,
+                    (band.axis, column.axis),
+                    rows,
+                )
+
+    def _across(self, source: Expr, target: Expr, axes: tuple[Axis, Axis], rows: int) -> None:
+        """All windows of a band of columns."""
+        down, across = axes
+        count = down.taps * across.taps
+        factor = T.bind(self.multipliers[count]), T.bind(self.shifts[count])
+        channels = self.shape[3]
+
+        def read(column: Expr | int) -> Vectors:
+            """Sums down one column, of every row."""
+
+            def at(line: Expr | int) -> Expr:
+                offset = source + (line * self.shape[2] + column) * channels
+                return widen(load(self.x, offset, self.lanes), self.sum_dtype)
+
+            return [
+                _total(down.taps, partial(lambda r, tap: at(r * down.stride + tap), r), r)
+                for r in range(rows)
+            ]
+
+        def finish(total: Expr, row: int, column: Expr) -> None:
+            offset = target + (row * self.out.shape[2] + column) * channels
+            store(self.out_buf, offset, self._codes(total, count, *factor), self.lanes)
+
+        def emit(start: Expr, windows: Iterator[list[Vectors]]) -> None:
+            for position, columns in enumerate(windows):
+                for r in range(rows):
+                    sums = [column[r] for column in columns]
+                    finish(_total(len(sums), sums.__getitem__, position), r, start + position)
+
+        if across.taps <= UNROLLED:
+            slide(across, 4, read, emit)
+            return
+        with T.serial(0, across.count) as column:
+            for r in range(rows):
+                total = _total(
+                    across.taps, partial(lambda r, tap: read(column * across.stride + tap)[r], r)
+                )
+                finish(total, r, column)
+
+    def _codes(self, total: Expr, count: int, multiplier: Expr, shift: Expr) -> Expr:
+        config, lanes = self.config, self.lanes
+        if config.zero_x:
+            total = total - constant(count * config.zero_x, total, self.sum_dtype)
+        acc = widen(total, "int32")
+        if self.greatest > INT32_MAX >> config.left:
+            acc = pre_shifted(acc, config.left)
+        value = requantize(
+            acc, splat(multiplier, lanes), splat(shift, lanes), config.left, self.isa
+        )
+        return codes(value, config.zero_point, config.qmin, config.qmax, config.dtype)
+
+
+def _total(count: int, item: Callable[[Any], Expr], position: int = 0) -> Expr:
+    """Sum of items, held.
+
+    Windows in even positions begin with the items that they share with the next one, so that LLVM
+    adds those up once.
+    """
+    if count <= UNROLLED:
+        order = range(count) if position % 2 else [*range(1, count), 0]
+        total, *rest = (item(index) for index in order)
+        return Held(sum(rest, total)).get()
+    held = Held(item(int32(0)))
+    with T.serial(1, count) as index:
+        held.put(held.get() + item(index))
+    return held.get()

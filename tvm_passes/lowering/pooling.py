@@ -13,7 +13,7 @@ from tvm_passes.lowering.quantized import (
 )
 from tvm_passes.ops.base import TensorSpec, call
 from tvm_passes.ops.pooling import avg_pool2d_config, mean_config
-from tvm_passes.ops.resize import resize_config, resize_table
+from tvm_passes.ops.resize import resize_config
 from tvm_passes.rewrite import Scope
 
 TO_NHWC, TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
@@ -74,23 +74,18 @@ def lower_resize(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     _, _, height, width = x.spec.shape
     _, _, out_height, out_width = TensorSpec.of(resize).shape
     scale, zero_point = x.scalar(target.name)
-    config = resize_config(
+    config, rows, columns = resize_config(
         scale,
         zero_point,
         *_output(target),
+        extents=(height, width),
         size=(out_height, out_width),
+        align_corners=mode == "align_corners",
         in_dtype=x.spec.dtype,
     )
-    aligned = mode == "align_corners"
     nhwc = scope.emit(relax.op.permute_dims(x.codes, TO_NHWC))
-    resized = call(
-        "resize_bilinear",
-        config,
-        nhwc,
-        resize_table(height, out_height, aligned),
-        resize_table(width, out_width, aligned),
-    )
-    return relax.op.permute_dims(scope.emit(resized), TO_NCHW)
+    resized = scope.emit(call("resize_bilinear", config, nhwc, rows, columns))
+    return relax.op.permute_dims(resized, TO_NCHW)
 
 
 def _match(

@@ -31,6 +31,8 @@ class ResizeConfig:
 
     Attributes:
         size: output rows, columns.
+        factors: whole factors of rows and columns, with which weights repeat themselves from source
+            to source; 0 where there is none, or the corners are aligned.
         zero_x: zero point of the input.
         fraction: l, the pre-shift of the input; v has l - 1 fraction bits.
         left: static pre-shift of v, which saturates.
@@ -43,6 +45,7 @@ class ResizeConfig:
     """
 
     size: tuple[int, int]
+    factors: tuple[int, int]
     zero_x: int
     fraction: int
     left: int
@@ -63,10 +66,12 @@ def resize_config(
     qmax: int,
     dtype: str,
     *,
+    extents: tuple[int, int],
     size: tuple[int, int],
+    align_corners: bool,
     in_dtype: str,
-) -> ResizeConfig:
-    """Resizing to ``size`` (rows, columns).
+) -> tuple[ResizeConfig, NDArray[np.int32], NDArray[np.int32]]:
+    """Resizing from ``extents`` to ``size``, both rows, columns.
 
     Args:
         scale: real value of one step of x.
@@ -76,16 +81,26 @@ def resize_config(
         qmin: least output code.
         qmax: greatest output code.
         dtype: dtype of the output.
+        extents: input rows, columns.
         size: output rows, columns.
+        align_corners: as in PyTorch's ``interpolate``.
         in_dtype: int8 or int16.
+
+    Returns:
+        The configuration, and the tables of rows and of columns, arguments 1 and 2 of the operator.
 
     Raises:
         LoweringError: a scale is out of range.
     """
     fraction = 30 - reach(in_dtype, zero_point).bit_length()
     left, multiplier, shift = fixed_point(scale / out_scale * 2.0 ** (1 - fraction))
-    return ResizeConfig(
+    rows, columns = (
+        0 if align_corners or outputs % inputs else outputs // inputs
+        for inputs, outputs in zip(extents, size, strict=True)
+    )
+    config = ResizeConfig(
         size,
+        (rows, columns),
         zero_point,
         fraction,
         left,
@@ -96,10 +111,15 @@ def resize_config(
         qmax,
         dtype,
     )
+    down, across = (
+        resize_table(inputs, outputs, align_corners)
+        for inputs, outputs in zip(extents, size, strict=True)
+    )
+    return config, down, across
 
 
 def resize_table(extent: int, size: int, align_corners: bool) -> NDArray[np.int32]:
-    """Sources and weights along one axis, an argument of ``resize_bilinear``.
+    """Sources and weights along one axis.
 
     Args:
         extent: input extent.

@@ -9,11 +9,12 @@ from tests.tvm_passes.product_calls import product_calls
 from tests.tvm_passes.run_kernel import EVERY_ISA, Call, Case, check_all, codes, run_kernels
 from tvm_passes.errors import LoweringError
 from tvm_passes.kernels.depthwise import depthwise_kernel
-from tvm_passes.kernels.depthwise_tile import RowPlan, Term, Window, block_starts, schedules
+from tvm_passes.kernels.depthwise_tile import RowPlan, Term, Window, schedules
 from tvm_passes.kernels.epilogue import plan_epilogue
 from tvm_passes.kernels.gemm_tile import uses_dot
 from tvm_passes.kernels.isa import ISAS, Isa
 from tvm_passes.kernels.registry import KERNELS
+from tvm_passes.kernels.windows import Axis
 from tvm_passes.ops.add import add_config
 from tvm_passes.ops.base import OPERATORS, TensorSpec, encode
 from tvm_passes.ops.fused import FusedConfig, Step
@@ -113,7 +114,7 @@ def scheduled(isa: Isa) -> list[Case]:
     )
     specs = [TensorSpec(array.shape, str(array.dtype)) for array in arrays]
     out = OPERATORS["conv2d"].infer(config, specs)
-    window = Window(5, 7, 37, 9, (3, 3), (1, 1), (1, 1))
+    window = Window(Axis(5, 3, 1), Axis(7, 3, 1), 37, 9)
     every = list(schedules(window, uses_dot("int8", isa), isa))
     return [
         Case(
@@ -134,30 +135,16 @@ def test_every_schedule_gives_the_same_codes(isa: str) -> None:
 
 
 def test_neighbouring_rows_share_interleaved_input() -> None:
-    plan = RowPlan(Window(8, 8, 16, 10, (3, 3), (1, 1), (1, 1)), 2)
+    plan = RowPlan(Window(Axis(8, 3, 1), Axis(8, 3, 1), 16, 10), 2)
     assert plan.groups == [[0, 1, 2, 3]]
     assert plan.terms == [Term(0, 0, (0, 1, 2, None)), Term(1, 0, (None, 0, 1, 2))]
 
 
-@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
-def test_packed_weights_of_a_tile_serve_a_lower_one(strides: tuple[int, int]) -> None:
-    window = Window(8, 8, 16, 40, (5, 5), strides, (1, 1))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_packed_weights_of_a_tile_serve_a_lower_one(stride: int) -> None:
+    window = Window(Axis(8, 5, stride), Axis(8, 5, stride), 16, 40)
     tall, low = RowPlan(window, 4).terms, RowPlan(window, 3).terms
     assert [term for term in tall if term.row < 3] == low
-
-
-def test_columns_are_loaded_once() -> None:
-    window = Window(8, 8, 16, 10, (3, 3), (1, 1), (1, 1))
-    assert window.input_columns(2) == [0, 1, 2, 3]
-    assert window.kept_columns(2) == [0, 1]
-    halving = Window(8, 8, 16, 17, (3, 3), (2, 2), (1, 1))
-    assert halving.kept_columns(2) == [0]
-
-
-def test_the_last_block_of_channels_overlaps() -> None:
-    assert block_starts(37, 16) == [0, 16, 21]
-    assert block_starts(32, 16) == [0, 16]
-    assert block_starts(7, 16) == [0]
 
 
 @pytest.mark.parametrize("isa", EVERY_ISA)

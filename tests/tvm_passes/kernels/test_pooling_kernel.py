@@ -2,11 +2,12 @@
 
 import pytest
 
+import tvm_passes.kernels.mean
 import tvm_passes.kernels.pooling
 import tvm_passes.kernels.resize  # noqa: F401, registers the kernels
 from tests.tvm_passes.run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
 from tvm_passes.ops.pooling import avg_pool2d_config, mean_config
-from tvm_passes.ops.resize import resize_config, resize_table
+from tvm_passes.ops.resize import resize_config
 
 INT8 = (-128, 127, "int8")
 MEANS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
@@ -22,12 +23,19 @@ POOLS = [  # shape, kernel, strides, padding
     ((2, 6, 6, 37), (2, 2), (2, 2), (0, 0)),
     ((1, 9, 9, 5), (5, 3), (2, 2), (2, 1)),
     ((1, 7, 7, 64), (7, 7), (1, 1), (0, 0)),
+    ((1, 12, 11, 15), (3, 3), (1, 1), (1, 1)),
+    ((1, 2, 1, 3), (3, 3), (1, 1), (1, 1)),
+    ((2, 13, 12, 9), (10, 9), (1, 2), (2, 0)),
+    ((1, 12, 12, 4), (12, 12), (1, 1), (0, 0)),
 ]
-RESIZES = [  # shape, output size
+RESIZES: list[tuple[tuple[int, int, int, int], tuple[int, int]]] = [  # shape, output size
     ((1, 7, 7, 20), (14, 14)),
     ((2, 5, 4, 7), (9, 3)),
     ((1, 1, 1, 33), (3, 3)),
     ((1, 8, 8, 64), (1, 5)),
+    ((2, 3, 4, 31), (12, 8)),
+    ((1, 1, 5, 3), (2, 10)),
+    ((1, 4, 4, 9), (12, 8)),
 ]
 
 
@@ -52,9 +60,15 @@ def calls(dtype: str) -> list[Call]:
             result.append(("avg_pool2d", pool, [codes(dtype, *shape), multiplier, shift]))
     for shape, size in RESIZES:
         for corners in (True, False):
-            resize = resize_config(*(0.02, zero, 0.015, 2, *INT8), size=size, in_dtype=dtype)
-            tables = [resize_table(shape[axis + 1], size[axis], corners) for axis in (0, 1)]
-            result.append(("resize_bilinear", resize, [codes(dtype, *shape), *tables]))
+            for out_scale in (0.015, 0.001):  # the second needs a pre-shift
+                resize, *tables = resize_config(
+                    *(0.02, zero, out_scale, 2, *INT8),
+                    extents=shape[1:3],
+                    size=size,
+                    align_corners=corners,
+                    in_dtype=dtype,
+                )
+                result.append(("resize_bilinear", resize, [codes(dtype, *shape), *tables]))
     return result
 
 
