@@ -40,7 +40,12 @@ def operators() -> str:
 def targets() -> str:
     """Targets of the library."""
     rows = [
-        [f"`{spec.name}`", f"`{spec.triple}`", spec.isa, ISAS[spec.isa].dot or "multiply-add"]
+        [
+            f"`{spec.name}`",
+            f"`{spec.triple}`",
+            spec.isa,
+            ISAS[spec.isa].matrix or ISAS[spec.isa].dot or "multiply-add",
+        ]
         for spec in TARGETS.values()
     ]
     return _table(["target", "triple", "ISA level", "int8 product"], rows)

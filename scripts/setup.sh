@@ -11,8 +11,7 @@ system_packages() {
   local missing=() command
   for command in "${!commands[@]}"; do
     if [ "$command" = llvm-mca ]; then
-      compgen -c llvm-mca | grep -Eq '^llvm-mca-(19|2[0-9])$' && continue
-      apt-cache show llvm-22 >/dev/null 2>&1 && missing+=(llvm-22) || missing+=(llvm-19)
+      compgen -c llvm-mca | grep -Eq '^llvm-mca-(19|2[0-9])$' || missing+=(llvm)
     elif ! command -v "$command" >/dev/null; then
       missing+=("${commands[$command]}")
     fi
@@ -29,6 +28,10 @@ system_packages() {
   fi
   echo "setup: installing ${missing[*]}"
   "${sudo[@]}" apt-get update -qq
+  # the newest that there is, which only the lists just fetched tell
+  local llvm=llvm-19
+  apt-cache show llvm-22 >/dev/null 2>&1 && llvm=llvm-22
+  missing=("${missing[@]/%llvm/$llvm}")
   DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends \
     "${missing[@]}" >/dev/null
 }

@@ -59,8 +59,8 @@ def fuse_attention(scope: Scope, expr: relax.Call) -> relax.Expr | None:
     fused = scope.emit(call("attention", config, q, k, v, *bias))
     batch, heads, queries, _ = TensorSpec.of(scores).shape
     width = TensorSpec.of(v).shape[-1] // heads
-    steps = [Reshape((batch, queries, heads, width)), HEADS_FIRST]
-    view = normalize((batch, queries, heads * width), steps)
+    split = Reshape((batch, queries, heads, width))
+    view = normalize((batch, queries, heads * width), [split, HEADS_FIRST])
     return None if view is None else apply(scope, fused, view)
 
 

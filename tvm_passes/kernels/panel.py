@@ -2,8 +2,8 @@
 
 A panel holds K codes of every output column in the order in which the micro-kernel reads them (see
 ``panel_micro``), ``[tile][k/group][column][group]``. A tile is ``vectors`` registers of output
-columns. A group is four codes where the ISA has a four-way dot product of bytes, and eight for ``smmla``; both
-are kept in int32 words. Without either it is one code, in int16.
+columns. A group is four codes where the ISA has a four-way dot product of bytes, and eight for
+``smmla``; both are kept in int32 words. Without either it is one code, in int16.
 
 x86 multiplies u8 by s8: there the panel holds ``code + 128``, and products are greater by 128 times
 the sum of the row's codes (``Panel.offset``).
