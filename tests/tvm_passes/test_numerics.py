@@ -10,6 +10,7 @@ from tvm_passes.numerics import (
     LOG2_BITS,
     FixedPoint,
     bit_length,
+    exp2_codes,
     exp2_negative,
     log2,
     mulhi,
@@ -129,3 +130,11 @@ def test_reciprocal_sqrt_is_close(value: int) -> None:
     multiplier, half = (int(part) for part in reciprocal_sqrt(value))
     assert 2**30 <= multiplier < 2**31
     assert multiplier * float(value) ** 0.5 / 2.0 ** (30 + half) == pytest.approx(1.0, rel=2.0**-28)
+
+
+def test_exp2_codes_follow_the_real_curve() -> None:
+    exponent = np.arange(-(2**15), 1)
+    codes, exact = exp2_codes(exponent), 32639 * 2.0 ** (exponent / 2**10)
+    assert np.all(np.abs(codes - exact) <= 1.4e-4 * exact + 0.5)
+    assert codes[-1] == codes.max() == 127 * 256 + 127  # two int8 planes
+    assert codes[exponent <= -(2**14)].max() == 0

@@ -68,7 +68,7 @@ def test_kernel_equals_its_reference(isa: str) -> None:
     check_all(calls(), isa)
 
 
-@pytest.mark.parametrize("isa", ["neon-dotprod", "avx512vnni", "avx2"])
+@pytest.mark.parametrize("isa", ["neon-dotprod", "neon-i8mm", "avx512vnni", "avx2"])
 def test_every_schedule_computes_the_same(isa: str) -> None:
     made, (arrays, *_) = config(2, 2e-4, (0, 4, 0), "int8"), operands((1, 2, 6, 67, 20, 37))
     specs = [TensorSpec(array.shape, "int8") for array in arrays]

@@ -5,8 +5,11 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from tests.tvm_passes.run_kernel import EVERY_ISA, Call, check_all
+from tests.tvm_passes.run_kernel import EVERY_ISA, Call, Case, check_all, run_kernels
+from tvm_passes.kernels.isa import ISAS, Isa
+from tvm_passes.kernels.matmul import default_schedule, matmul, planes, schedules
 from tvm_passes.numerics import INT_RANGE, FixedPoint
+from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.matmul import MatmulConfig
 
 # leading dimensions, M, K, N, dtype of a, zero points, dtype of the output (None: raw)
@@ -19,6 +22,8 @@ CASES = [
     ((1, 4), 3, 5, 32, "int16", (0, 9), "int8"),
     ((3,), 9, 2, 35, "int8", (127, -128), "int8"),
     ((), 7, 3, 6, "int16", (0, 0), "int16"),
+    ((2,), 6, 24, 20, "int8", (-3, 4), None),
+    ((1, 2), 8, 127, 5, "int16", (0, -7), "int8"),
 ]
 
 
@@ -66,3 +71,33 @@ def test_the_whole_int32_range_comes_out_raw(transpose_b: bool) -> None:
     raw = MatmulConfig(transpose_b, 0, 127, True, 0, 0, 0, 0, 0, 0, "int32")
     arrays = [a, np.ascontiguousarray(b.T) if transpose_b else b]
     check_all([("matmul", raw, arrays)], "portable")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+@pytest.mark.parametrize("isa", ["neon-i8mm", "avx512vnni", "portable"])
+def test_every_schedule_computes_the_same(isa: str, dtype: str) -> None:
+    made = config(dtype, 21, (0, 3), "int8", False)
+    rng = np.random.default_rng(1)
+    a = rng.integers(*INT_RANGE[dtype], (2, 7, 21)).astype(dtype)
+    arrays = [a, rng.integers(-128, 128, (2, 21, 37)).astype(np.int8)]
+    specs = [TensorSpec(array.shape, str(array.dtype)) for array in arrays]
+    out = OPERATORS["matmul"].infer(made, specs)
+    every = list(schedules(specs[0], 37, ISAS[isa]))
+    picked = [every[index] for index in rng.choice(len(every), min(len(every), 8), replace=False)]
+    cases = [Case(matmul(made, specs, ISAS[isa], schedule), arrays, out) for schedule in picked]
+    expected = OPERATORS["matmul"].reference(made, *arrays)
+    for got in run_kernels(cases, isa):
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
+def test_tiles_fit_the_registers(isa: Isa) -> None:
+    for dtype in ("int8", "int16"):
+        for rows, columns in ((1, 1), (49, 49), (196, 64), (3, 1000)):
+            a = TensorSpec((rows, 32), dtype)
+            found = list(schedules(a, columns, isa))
+            assert found[0] == default_schedule(a, columns, isa) and len(found) == len(set(found))
+            for tile in found:
+                codes = tile.rows * planes(dtype, isa)
+                assert tile.rows <= rows
+                assert codes * tile.vectors + codes + tile.vectors <= isa.registers
