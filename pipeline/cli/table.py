@@ -108,11 +108,11 @@ def _measurements(measurements: Sequence[Measurement], accuracy: bool = False) -
     for measured in measurements:
         name = measured.device
         if measured.latency is not None:
-            time = measured.latency
+            time, threads = measured.latency, measured.threads
             yield (
                 f"latency, {name}",
                 f"{time.median_ms:.2f} ms (p10 {time.p10_ms:.2f}, p90 {time.p90_ms:.2f}, "
-                f"{time.runs} runs)",
+                f"{time.runs} runs, {threads} thread{'s' if threads > 1 else ''})",
             )
         if measured.cost is not None:
             cost = measured.cost

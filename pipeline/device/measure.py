@@ -52,6 +52,7 @@ class Measurement:
         device: name of the device.
         emulated: whether it is an emulation; then `latency` is None.
         library_sha256: hash of the measured file.
+        threads: how many threads worked on one image.
         latency: on real hardware.
         cost: on an emulated device that counts instructions.
         images: number of images that were run.
@@ -64,6 +65,7 @@ class Measurement:
     device: str
     emulated: bool
     library_sha256: str
+    threads: int
     latency: Latency | None
     cost: EmulatedCost | None
     images: int
@@ -120,6 +122,7 @@ def measure(
         device=device.name,
         emulated=device.emulated,
         library_sha256=hashlib.sha256(library.read_bytes()).hexdigest(),
+        threads=program.threads,
         latency=latency,
         cost=cost,
         images=tally.images,

@@ -14,7 +14,14 @@ from typing import Any
 import psutil
 
 from pipeline.device.profile import BlockProfile, parse_profile
-from pipeline.device.session import RUN_FUNCTION, Image, Logits, check_image, read_machine
+from pipeline.device.session import (
+    RUN_FUNCTION,
+    THREADS_FUNCTION,
+    Image,
+    Logits,
+    check_image,
+    read_machine,
+)
 from pipeline.device.tracker import Address, Offer, registered_keys, request_device
 from pipeline.errors import UserError
 
@@ -47,7 +54,12 @@ class RpcDevice(AbstractContextManager["RpcDevice"]):
     """
 
     def __init__(
-        self, tracker: str | Address, key: str, timeout: float = 30, call_timeout: float = 600
+        self,
+        tracker: str | Address,
+        key: str,
+        timeout: float = 30,
+        call_timeout: float = 600,
+        threads: int = 0,
     ) -> None:
         """Wait for the device and open a session.
 
@@ -56,6 +68,7 @@ class RpcDevice(AbstractContextManager["RpcDevice"]):
             key: the key that the device registered under.
             timeout: seconds to wait for the device to be free.
             call_timeout: seconds that any later call may take.
+            threads: the most that a library may use for one image; 0 lets it decide.
 
         Raises:
             UserError: the tracker or the device does not answer, or there is no such device.
@@ -63,6 +76,7 @@ class RpcDevice(AbstractContextManager["RpcDevice"]):
         self._tracker = Address.parse(tracker) if isinstance(tracker, str) else tracker
         self._key = key
         self._call_timeout = call_timeout
+        self._threads = threads
         import tvm.rpc  # noqa: F401 - takes seconds, in which an offer would lapse
 
         self._session = self._open(timeout)
@@ -91,11 +105,13 @@ class RpcDevice(AbstractContextManager["RpcDevice"]):
             module = self._session.load_module(library.name)
             try:
                 module[RUN_FUNCTION]
+                threads = int(module[THREADS_FUNCTION](self._threads))
             except AttributeError as error:
                 raise UserError(
-                    f"{library} has no function {RUN_FUNCTION}; build it with pocketvit build."
+                    f"{library} has no function {RUN_FUNCTION} or {THREADS_FUNCTION}; "
+                    "build it with this PocketViT."
                 ) from error
-        return RpcProgram(self, self._session, module, classes)
+        return RpcProgram(self, self._session, module, classes, threads)
 
     def close(self) -> None:
         """Give the device back."""
@@ -188,10 +204,17 @@ class RpcDevice(AbstractContextManager["RpcDevice"]):
 
 
 class RpcProgram:
-    """A library loaded on a remote device; see `session.Program`."""
+    """A library loaded on a remote device; see `session.Program`.
 
-    def __init__(self, device: RpcDevice, session: Any, module: Any, classes: int) -> None:
+    Attributes:
+        threads: how many threads work on one image.
+    """
+
+    def __init__(
+        self, device: RpcDevice, session: Any, module: Any, classes: int, threads: int
+    ) -> None:
         """Made by `RpcDevice.load`."""
+        self.threads = threads
         self._device = device
         self._session = session
         self._module = module

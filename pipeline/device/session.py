@@ -10,13 +10,21 @@ from pipeline.device.profile import BlockProfile
 from pipeline.errors import UserError
 
 RUN_FUNCTION = "pocketvit_run"
+THREADS_FUNCTION = "pocketvit_set_threads"
 
 Image = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.int32]
 
 
 class Program(Protocol):
-    """A library loaded on a device."""
+    """A library loaded on a device.
+
+    Attributes:
+        threads: how many threads work on one image.
+    """
+
+    @property
+    def threads(self) -> int: ...  # noqa: D102
 
     def run(self, image: Image) -> Logits:
         """Classify one image.

@@ -104,10 +104,11 @@ class Emulated:
 
 @dataclass(frozen=True)
 class Remote:
-    """A device behind a TVM RPC tracker."""
+    """A device behind a TVM RPC tracker; `threads` as in `RpcDevice`."""
 
     tracker: Address
     key: str
+    threads: int = 0
 
     @property
     def name(self) -> str:
@@ -140,7 +141,7 @@ class Remote:
             UserError: it does not answer.
         """
         with reporter.step(f"connect to {self.name}"):
-            device = RpcDevice(self.tracker, self.key)
+            device = RpcDevice(self.tracker, self.key, threads=self.threads)
         with device:
             yield device
 
@@ -160,8 +161,7 @@ def parse_devices(
         threads: the most that work on one image on real hardware; 0 leaves it to the library.
 
     Raises:
-        UserError: a name or an address has another form, one of tracker and key is missing, or
-            threads are given for a remote device.
+        UserError: a name or an address has another form, or one of tracker and key is missing.
     """
     chosen: list[Choice] = []
     for name in names:
@@ -177,11 +177,6 @@ def parse_devices(
             )
     if (tracker is None) != (key is None):
         raise UserError("A remote device needs both --tracker HOST:PORT and --key KEY; give both.")
-    if tracker is not None and threads:
-        raise UserError(
-            "--threads is for this host; on a remote device set TVM_NUM_THREADS where its RPC "
-            "server starts."
-        )
     if tracker is not None and key is not None:
-        chosen.append(Remote(Address.parse(tracker), key))
+        chosen.append(Remote(Address.parse(tracker), key, threads))
     return tuple(dict.fromkeys(chosen)) or (Host(threads),)

@@ -203,7 +203,8 @@ class Epilogue:
             first = channel + start
             pixels = [pieces[position][2] for pieces in split]
             together = TOGETHER if self.isa.dot else self.isa.wide
-            for at, count in _groups(len(pixels), together // lanes):
+            # one lane each: TVMScript cannot read vectors of two
+            for at, count in _groups(len(pixels), 1 if lanes == 1 else together // lanes):
                 offset = (pixel + at) * self.channels + first
                 codes = self._codes(pixels[at : at + count], first, offset)
                 for index in range(count):

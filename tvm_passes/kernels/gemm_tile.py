@@ -17,6 +17,7 @@ from tvm_passes.kernels.isa import Isa
 GROUP = 4  # codes that one lane of a dot product multiplies
 BLOCK_BYTES = 16 << 10  # of input that one panel passes over, half of a first-level cache
 MOST_ROWS = 12
+SHARES = 4  # blocks at least, so that as many threads have one each
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _register_tiles(access: Access, channels: int, x_dtype: str, isa: Isa) -> li
 
 def _block(access: Access, rows: int, total: int) -> int:
     bytes_per_tile = rows * max(access.column_stride, 1) * max(access.runs // access.inner_runs, 1)
-    return max(1, min(total, BLOCK_BYTES // bytes_per_tile))
+    return max(1, min(-(-total // SHARES), BLOCK_BYTES // bytes_per_tile))
 
 
 def input_offset(dtype: str, isa: Isa) -> int:

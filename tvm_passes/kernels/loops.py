@@ -4,23 +4,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 from tvm.ir import Expr
-from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import build_kernel, int32, load, splat, store
+from tvm_passes.kernels.parallel import PER_BYTE, tasks
 from tvm_passes.kernels.registry import Kernel
 from tvm_passes.ops.base import TensorSpec
 
 
-def vector_loop(extent: int, lanes: int, emit: Callable[[Expr, int], None]) -> None:
+def vector_loop(extent: int, lanes: int, emit: Callable[[Expr, int], None], work: int = 0) -> None:
     """Cover ``extent`` by whole vectors in a loop, and what is left by ever narrower ones.
 
-    Every element is covered once. ``emit`` gets the first element and the number of lanes.
+    Every element is covered once. ``emit`` gets the first element and the number of lanes. With
+    ``work`` per element (see ``tasks``) the loop may be parallel.
     """
     if extent // lanes:
-        with T.serial(0, extent // lanes) as index:
-            emit(index * lanes, lanes)
+        tasks(extent // lanes, work * lanes, lambda index: emit(index * lanes, lanes))
     start, width = extent // lanes * lanes, lanes // 2
     while start < extent:
         if width == 2:
@@ -86,6 +87,7 @@ def elementwise(
     """
     operands = list(specs[: len(specs) - tables])
     nest = collapse(out.shape, [spec.shape for spec in operands])
+    work = PER_BYTE * sum(np.dtype(spec.dtype).itemsize for spec in (*operands, out))
     with build_kernel([*specs, out]) as builder:
         *inputs, out_buf = builder.buffers
 
@@ -110,20 +112,24 @@ def elementwise(
                 ]
                 store(out_buf, base + offset, compute(values, inputs[len(operands) :]), width)
 
-            vector_loop(nest.extents[-1], lanes, emit)
+            vector_loop(nest.extents[-1], lanes, emit, 0 if outer else work)
 
-        nested(nest.extents[:-1], body)
+        nested(nest.extents[:-1], body, nest.extents[-1] * work)
     return Kernel(builder.func)
 
 
-def nested(extents: Sequence[int], body: Callable[[Sequence[Expr]], None]) -> None:
-    """Serial loops over ``extents``, the indices handed to ``body``."""
+def nested(extents: Sequence[int], body: Callable[[Sequence[Expr]], None], work: int = 0) -> None:
+    """Loops over ``extents``, the indices handed to ``body``.
+
+    With ``work`` of one call of ``body`` (see ``tasks``) the outermost loop may be parallel.
+    """
 
     def descend(indices: list[Expr]) -> None:
-        if len(indices) == len(extents):
+        depth = len(indices)
+        if depth == len(extents):
             body(indices)
             return
-        with T.serial(0, extents[len(indices)]) as index:
-            descend([*indices, index])
+        inner = 0 if depth else work * prod(extents[1:])
+        tasks(extents[depth], inner, lambda index: descend([*indices, index]))
 
     descend([])
