@@ -116,7 +116,9 @@ class _Loops:
                 weights = taps.weights(self.weights, block * cells)
                 self._sweep(row, rows, first, weights, bias)
 
-        tiled(self.window.rows.count, self.schedule.rows, tile)
+        rows, columns = self.window.rows, self.window.columns
+        work = columns.count * channels * rows.taps * columns.taps
+        tiled(rows.count, self.schedule.rows, tile, work)
 
     def _sweep(self, row: Expr, rows: int, first: Expr, weights: Vectors, bias: Vectors) -> None:
         """All columns of ``rows`` output rows."""

@@ -299,26 +299,3 @@ def finish(acc: Expr, multiplier: Expr, shift: Expr, config: LinearConfig, isa: 
     """int32 accumulators (scalar or vector) to output codes."""
     value = requantize(acc, multiplier, shift, config.left, isa)
     return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
-
-
-def store_channels(
-    out: Buffer,
-    offset: Expr,
-    acc: Expr,
-    first_channel: Expr | int,
-    lanes: int,
-    valid: int,
-    parameters: tuple[Buffer, Buffer],
-    config: LinearConfig,
-    isa: Isa,
-) -> None:
-    """Finish one vector of channels and store its first ``valid`` lanes."""
-    multiplier, shift = (load(buffer, first_channel, lanes) for buffer in parameters)
-    codes = finish(acc, multiplier, shift, config, isa)
-    if valid == lanes:
-        store(out, offset, codes, lanes)
-        return
-    spill = T.alloc_buffer((lanes,), config.dtype)
-    store(spill, 0, codes, lanes)
-    for lane in range(valid):
-        T.buffer_store(out, spill[lane], [offset + lane])

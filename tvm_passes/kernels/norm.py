@@ -12,6 +12,7 @@ from tvm_passes.kernels.elementwise import codes
 from tvm_passes.kernels.fixed_point import constant, mulhi, rounding_shift, widen
 from tvm_passes.kernels.functions import held, int64, reciprocal_sqrt
 from tvm_passes.kernels.isa import Isa
+from tvm_passes.kernels.parallel import PER_BYTE, tasks
 from tvm_passes.kernels.registry import Kernel, kernel
 from tvm_passes.kernels.rows import RowSums, unrolled
 from tvm_passes.kernels.windows import Held
@@ -24,22 +25,16 @@ from tvm_passes.ops.norm import LayerNormConfig
 def layer_norm(config: LayerNormConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
     """x [..., C]."""
     out = OPERATORS["layer_norm"].infer(config, specs)
-    n = config.length
+    n, least = config.length, INT_RANGE[specs[0].dtype][0]
     with build_kernel([specs[0], out]) as builder:
         x, out_buf = builder.buffers
-        sums = RowSums(x, isa)
-        with T.serial(0, prod(out.shape[:-1])) as row:
+
+        def one(row: Expr) -> None:
             start = row * n
-            centre, w = _moments(config, *sums.emit(start, n), INT_RANGE[specs[0].dtype][0])
+            centre, w = _moments(config, *RowSums(x, isa).emit(start, n), least)
             multiplier, shift = _row_multiplier(config, w)
 
-            def normalize(
-                pre: Expr | None,
-                factor: Expr,
-                right: Expr,
-                start: Expr = start,
-                centre: Expr = centre,
-            ) -> None:
+            def normalize(pre: Expr | None, factor: Expr, right: Expr) -> None:
                 def emit(offset: Expr, width: int) -> None:
                     code = widen(load(x, start + offset, width), "int32")
                     fine = (code << constant(config.mean_bits, code)) - splat(centre, width)
@@ -52,17 +47,17 @@ def layer_norm(config: LayerNormConfig, specs: Sequence[TensorSpec], isa: Isa) -
 
                 unrolled(n, isa.wide, emit)
 
-            usual = tirx.all(shift >= int32(1), shift <= int32(31))
-            with T.If(usual):
+            with T.If(tirx.all(shift >= int32(1), shift <= int32(31))):
                 with T.Then():
                     normalize(None, multiplier, shift)
-                with T.Else():
-                    vanishes = shift > int32(31)
+                with T.Else():  # rows that are all but constant, or hardly vary
                     normalize(
                         held(tirx.max(int32(1) - shift, int32(0))),
-                        held(tirx.Select(vanishes, int32(0), multiplier)),
+                        held(tirx.Select(shift > int32(31), int32(0), multiplier)),
                         held(tirx.max(tirx.min(shift, int32(31)), int32(1))),
                     )
+
+        tasks(prod(out.shape[:-1]), PER_BYTE * n, one)
     return Kernel(builder.func)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import Any
 
 from tvm import tirx
@@ -45,12 +46,14 @@ def avg_pool2d(config: AvgPool2dConfig, specs: Sequence[TensorSpec], isa: Isa) -
                 out.shape[1:3], specs[0].shape[1:3], *geometry, strict=True
             )
         )
+        work = prod(config.kernel) * prod(out.shape[2:])
         with T.serial(0, out.shape[0]) as image:
             for band in rows:
                 tiled(
                     band.axis.count,
                     2 if band.axis.stride == 1 and band.axis.taps <= UNROLLED else 1,
                     partial(pool.emit, image, band, columns),
+                    work,
                 )
     return Kernel(builder.func)
 
@@ -98,8 +101,8 @@ class _Pool:
     ) -> None:
         self.config, self.shape, self.out, self.isa = config, x.shape, out, isa
         self.x, self.multipliers, self.shifts, self.out_buf = buffers
-        self.greatest = config.kernel[0] * config.kernel[1] * reach(x.dtype, config.zero_x)
-        small = config.kernel[0] * config.kernel[1] * 255 <= INT_RANGE["int16"][1]
+        self.greatest = prod(config.kernel) * reach(x.dtype, config.zero_x)
+        small = prod(config.kernel) * 255 <= INT_RANGE["int16"][1]
         self.sum_dtype = "int16" if small and x.dtype != "int16" else "int32"
         most = isa.wide if self.sum_dtype == "int16" else isa.wide // 2
         self.lanes = channel_lanes(x.shape[3], most)

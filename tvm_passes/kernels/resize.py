@@ -17,6 +17,7 @@ from tvm_passes.kernels.elementwise import centred, codes, pre_shifted
 from tvm_passes.kernels.fixed_point import constant, mulhi, requantize, widen
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.loops import vector_loop
+from tvm_passes.kernels.parallel import PER_BYTE, tasks
 from tvm_passes.kernels.registry import Kernel, kernel
 from tvm_passes.kernels.windows import (
     Axis,
@@ -82,8 +83,12 @@ class _Enlarge:
             factor = self.config.factors[0]
             half = factor // 2
             rows(0, 0, 0, range(half, factor))
-            with T.serial(0, height - 1) as row:
-                rows(row, row + 1, row * factor + half, range(factor))
+            work = PER_BYTE * factor * self.config.size[1] * channels
+            tasks(
+                height - 1,
+                work,
+                lambda row: rows(row, row + 1, row * factor + half, range(factor)),
+            )
             last = height - 1
             rows(last, last, last * factor + half, range(half))
 

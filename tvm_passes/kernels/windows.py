@@ -7,6 +7,7 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
 from tvm_passes.kernels.builder import int32, lanes_of, load, store
+from tvm_passes.kernels.parallel import tasks
 
 Vectors = Sequence[Expr]
 
@@ -63,15 +64,18 @@ class Held:
         return load(self.buffer, 0, self.lanes)
 
 
-def tiled(extent: int, tile: int, emit: Callable[[Expr, int], None]) -> None:
+def tiled(extent: int, tile: int, emit: Callable[[Expr, int], None], work: int = 0) -> None:
     """Cover ``extent`` by whole tiles in a loop, and a smaller one at the end.
 
-    ``emit`` gets the first element and the number of elements.
+    Args:
+        extent: number of elements.
+        tile: elements of a tile.
+        emit: emits a tile, given its first element and their number.
+        work: of one element, as ``parallel.tasks`` counts it; 0 in loops inside of others.
     """
     whole, rest = divmod(extent, tile)
     if whole:
-        with T.serial(0, whole) as index:
-            emit(index * tile, tile)
+        tasks(whole, work * tile, lambda index: emit(index * tile, tile))
     if rest:
         emit(int32(whole * tile), rest)
 
