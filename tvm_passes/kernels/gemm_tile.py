@@ -79,7 +79,7 @@ def schedules(access: Access, channels: int, x_dtype: str, isa: Isa) -> Iterator
         total = access.rows * tiles_in(access.columns, rows)
         guess = _block(access, rows, total)
         yield GemmSchedule(rows, vectors, guess)
-        for block in (1, 4, 16, 64, total):
+        for block in sorted({1, 4, 16, 64, total}):
             if block <= total and block != guess:
                 yield GemmSchedule(rows, vectors, block)
 
