@@ -13,20 +13,20 @@ What zero_k contributes is the same for all keys of a query and cancels. The cod
 v are the ones that are summed, so that their scale cancels too, and they split into two int8
 planes.
 
-Error, against real arithmetic on the same codes of q, k and v. A weight has a relative error of at
-most 9e-4: half a step of ``saturate16`` and of ``mulhrs`` (2^-10 octaves each at most, 6.8e-4
-together), the rounded ``m`` (2^-15 of the distance) and the polynomial (1.4e-4); and an absolute
-one of half a code, 1.54e-5 of the greatest weight. The mean of v moves by at most::
+Error, against real arithmetic on the same codes of q, k and v: a weight has a relative error of at
+most 9e-4, made of the two roundings of t (half of 2^-10 octaves each, 6.8e-4 together), the rounded
+``m`` (2^-15 of the distance) and the polynomial (1.4e-4); and an absolute one of half a code,
+1.54e-5 of the greatest weight. The mean of v moves by at most::
 
     span * (9e-4 + 1.54e-5 * N / S),    span = max(v) - min(v),  S = sum of the weights >= 1
 
-steps of v, which is 1.2 for 256 keys and all 255 codes if every rounding conspires, and 0.02 in the
-root mean square. Requantizing adds half a step of the output.
+steps of v: 1.2 for 256 keys and all 255 codes if every rounding conspires, and typically less than
+0.01 in the root mean square. Requantizing adds half a step of the output.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import frexp, log
+from math import frexp, ldexp, log
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,7 @@ Array = NDArray[Any]
 MOST_KEYS = 512  # sums of 512 codes times v fit int32: 512 * 32639 * 128 < 2^31
 MOST_WIDTH = 1 << 13  # so that logits stay within 2^28, plus a bias
 GREATEST_BIAS = 1 << 29
+MOST_RIGHT = 16  # brings every int32 distance to int16
 INVERSE_BITS = 14  # of the division: the least sum is 32639
 
 
@@ -139,12 +140,12 @@ def _octaves(scale: float) -> tuple[int, int, int]:
     if not 0 <= scale < 2.0**4:
         raise LoweringError(f"attention: logits with scale {scale}: at least 0, below 16")
     mantissa, exponent = frexp(scale / log(2.0) * 2.0**EXP2_CODE_BITS)
-    m = round(mantissa * 2.0**15)
-    if m == 1 << 15:
-        m, exponent = 1 << 14, exponent + 1
-    if exponent < -16:  # no distance is large enough to matter
-        m, exponent = m >> (-16 - exponent), -16
-    return max(-exponent, 0), max(exponent, 0), m
+    if mantissa >= 1 - 2.0**-16:  # would round to 2^15
+        mantissa, exponent = 0.5, exponent + 1
+    right = min(max(-exponent, 0), MOST_RIGHT)
+    left = max(exponent, 0)
+    m = round(ldexp(mantissa, 15 + exponent + right - left))
+    return right, left, m
 
 
 def _heads(x: Array, heads: int) -> Array:
