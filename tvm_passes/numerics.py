@@ -1,16 +1,22 @@
 """The integer contract: the one definition of fixed-point arithmetic, on NumPy int64.
 
 Every operator's reference is written with these functions, and every kernel must agree with them
-bit for bit on every target. A positive real multiplier is held as ``FixedPoint``::
+bit for bit on every target. There is one rounding rule, round half up, and two forms of a positive
+real multiplier. Products and changes of format, whose accumulators are far from filling an int32,
+need a ``Rescale``, which is one multiplication::
+
+    real = 2**left * multiplier / 2**31,    0 <= multiplier < 2**31
+    rescale(acc) = floor(((acc << left) * multiplier + 2**30) / 2**31)
+
+The rounded multiplier moves the result by at most ``abs(acc << left) / 2**32``. Where accumulators
+fill an int32 (sums over whole maps, interpolations, logarithms), ``FixedPoint`` has a normalised
+multiplier and a shift::
 
     real = 2**left * multiplier / 2**(31 + shift),    2**30 <= multiplier < 2**31, 1 <= shift <= 31
-
-and applied with one rounding rule, round half up::
-
     requantize(acc) = floor(((acc << left) * multiplier + 2**(30 + shift)) / 2**(31 + shift))
 
-On NEON this is ``sqdmulh`` followed by ``srshl`` (a floor nested in a rounding shift is exact), on
-x86 a 64-bit multiply, add and shift.
+On NEON the first is ``sqrdmulh``, the second ``sqdmulh`` followed by ``srshl`` (a floor nested in a
+rounding shift is exact); on x86 both are a 64-bit multiply, add and shift.
 """
 
 from dataclasses import dataclass
@@ -29,8 +35,37 @@ INT_RANGE = {
 
 
 @dataclass(frozen=True)
+class Rescale:
+    """Positive real multipliers (scalar or one per channel) for ``rescale``.
+
+    Attributes:
+        multiplier: int32 values in [0, 2^31).
+        left: the static pre-shift, above 0 only where a real multiplier is 1 or above.
+    """
+
+    multiplier: NDArray[np.int32]
+    left: int
+
+    @classmethod
+    def from_real(cls, real: ArrayLike) -> "Rescale":
+        """Nearest form of ``real``, with the least pre-shift that all of its values allow.
+
+        Raises:
+            ValueError: a value is negative, not finite, or 2^15 and above.
+        """
+        value = _checked(real)
+        left = max(int(np.frexp(value.max(initial=0.0))[1]), 0)
+        multiplier = np.floor(value * 2.0 ** (31 - left) + 0.5)
+        return cls(np.minimum(multiplier, 2**31 - 1).astype(np.int32), left)
+
+    def real(self) -> NDArray[np.float64]:
+        """The real multipliers that this form stands for."""
+        return self.multiplier.astype(np.float64) * 2.0 ** (self.left - 31)
+
+
+@dataclass(frozen=True)
 class FixedPoint:
-    """Fixed-point form of positive real multipliers (scalar or one per channel).
+    """Positive real multipliers (scalar or one per channel) for ``requantize``.
 
     Attributes:
         multiplier: int32 values in [2^30, 2^31), or 0 for an exact zero.
@@ -51,9 +86,7 @@ class FixedPoint:
         Raises:
             ValueError: a value is negative, not finite, or 2^15 and above.
         """
-        value = np.asarray(real, np.float64)
-        if not np.all(np.isfinite(value)) or np.any(value < 0) or np.any(value >= 2.0**15):
-            raise ValueError(f"multiplier outside [0, 2^15): {value.min()} .. {value.max()}")
+        value = _checked(real)
         mantissa, exponent = np.frexp(value)  # value = mantissa * 2^exponent, mantissa in [0.5, 1)
         multiplier = np.floor(mantissa * 2.0**31 + 0.5).astype(np.int64)
         overflow = multiplier == 2**31  # a mantissa that rounds up to 1 renormalises
@@ -75,6 +108,13 @@ class FixedPoint:
         return self.multiplier.astype(np.float64) * scale
 
 
+def _checked(real: ArrayLike) -> NDArray[np.float64]:
+    value = np.asarray(real, np.float64)
+    if not np.all(np.isfinite(value)) or np.any(value < 0) or np.any(value >= 2.0**15):
+        raise ValueError(f"multiplier outside [0, 2^15): {value.min()} .. {value.max()}")
+    return value
+
+
 def mulhi(acc: ArrayLike, multiplier: ArrayLike) -> Int64:
     """``floor(acc * multiplier / 2^31)``: int32 operands, int32 result (NEON ``sqdmulh``)."""
     return (np.asarray(acc, np.int64) * np.asarray(multiplier, np.int64)) >> 31
@@ -92,6 +132,18 @@ def rounding_shift(value: ArrayLike, shift: ArrayLike) -> Int64:
     """``floor((value + 2^(shift-1)) / 2^shift)`` for shift >= 1 (NEON ``srshl``)."""
     wide, amount = np.asarray(value, np.int64), np.asarray(shift, np.int64)
     return (wide + (np.int64(1) << (amount - 1))) >> amount
+
+
+def rescale(acc: ArrayLike, multiplier: ArrayLike, left: int = 0) -> Int64:
+    """Scale int32 accumulators by one multiplication, rounding half up (NEON ``sqrdmulh``).
+
+    Args:
+        acc: int32 accumulators; ``acc << left`` must fit int32 (the lowering proves it).
+        multiplier: ``Rescale.multiplier``, broadcast against ``acc``.
+        left: ``Rescale.left``.
+    """
+    wide = np.asarray(acc, np.int64) << left
+    return (wide * np.asarray(multiplier, np.int64) + (1 << 30)) >> 31
 
 
 def requantize(acc: ArrayLike, multiplier: ArrayLike, shift: ArrayLike, left: int = 0) -> Int64:

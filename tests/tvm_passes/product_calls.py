@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.tvm_passes.run_kernel import Call
-from tvm_passes.numerics import INT_RANGE, FixedPoint
+from tvm_passes.numerics import INT_RANGE, Rescale
 from tvm_passes.ops.gemm import LinearConfig
 
 Array = NDArray[Any]
@@ -48,21 +48,21 @@ def product_calls(
     typical = (high - low) / sqrt(12) * 73 * sqrt(depth)
     real = (spread / typical or 0.9) * rng.uniform(0.1, 1.0, channels)
     real[rng.integers(channels)] *= 2.0**-12
-    fixed = FixedPoint.from_real(real)
-    config = make_config(fixed.left, zero_point, qmin, qmax, dtypes[1])
+    form = Rescale.from_real(real)
+    config = make_config(form.left, zero_point, qmin, qmax, dtypes[1])
     furthest = low if -low > high else high
 
     def call(x: Array, w: Array, share: float) -> Call:
         """With biases that take up to ``share`` of what the sums of products leave free."""
         reach = np.abs(w.reshape(channels, -1)).sum(1) * abs(furthest)
-        free = (INT32_MAX >> fixed.left) - reach
+        free = (INT32_MAX >> form.left) - reach
         assert free.min() >= 0, f"{name} {x_shape} {w_shape} overflows"
         drawn = rng.uniform(-share, share, (bias_rows, channels))
         signs = np.sign(w.reshape(channels, -1).sum(1) * furthest)
         bias = np.trunc((signs if share == 1.0 else drawn) * free)
         arrays = [x.astype(dtypes[0]), w.astype(np.int8)]
         arrays.append(np.broadcast_to(bias, (bias_rows, channels)).astype(np.int32))
-        return name, config, [*arrays, fixed.multiplier, fixed.shift]
+        return name, config, [*arrays, form.multiplier]
 
     signs = np.where(np.arange(channels) % 2, -1, 1).reshape(-1, *[1] * (len(w_shape) - 1))
     return [

@@ -9,6 +9,7 @@ from tvm_passes.numerics import (
     EXP2_BITS,
     LOG2_BITS,
     FixedPoint,
+    Rescale,
     bit_length,
     exp2_codes,
     exp2_negative,
@@ -17,6 +18,7 @@ from tvm_passes.numerics import (
     reciprocal,
     reciprocal_sqrt,
     requantize,
+    rescale,
     rounding_shift,
     saturate,
 )
@@ -46,6 +48,32 @@ def test_requantize_equals_sqdmulh_then_srshl(acc: int, m: int, s: int) -> None:
     high = max(min(doubled >> 32, 2**31 - 1), -(2**31))
     rounded = (high + (1 << (s - 1))) >> s  # srshl by -s, computed without overflow
     assert int(requantize(acc, m, s)) == rounded
+
+
+@given(int32s, st.one_of(multipliers, st.integers(0, 2**31 - 1)))
+def test_rescale_equals_sqrdmulh(acc: int, m: int) -> None:
+    doubled = (2 * acc * m + (1 << 31)) >> 32  # saturating rounding doubling multiply, high half
+    assert int(rescale(acc, m)) == doubled
+    assert -(2**31) <= doubled < 2**31
+
+
+@given(st.floats(0, 2.0**15 - 1), int32s)
+def test_a_rescaled_accumulator_is_off_by_its_rounding_and_the_multipliers(
+    real: float, acc: int
+) -> None:
+    form = Rescale.from_real(real)
+    acc >>= form.left
+    error = float(rescale(acc, form.multiplier, form.left)) - acc * real
+    assert abs(error) <= 0.5 + abs(acc << form.left) * 2.0**-32 + 2.0**-20
+    assert (form.left > 0) == (real >= 1)
+
+
+def test_rescaling_channels_shares_the_pre_shift() -> None:
+    form = Rescale.from_real([0.001, 3.7, 0.0, 1e-12])
+    assert form.left == 2
+    np.testing.assert_allclose(form.real(), [0.001, 3.7, 0.0, 0.0], atol=2.0**-30)
+    nearly_one = Rescale.from_real(1.0 - 2.0**-40)
+    assert (int(nearly_one.multiplier), nearly_one.left) == (2**31 - 1, 0)
 
 
 @given(int32s, shifts)
@@ -80,9 +108,10 @@ def test_fixed_point_of_channels_shares_the_pre_shift() -> None:
 
 
 @pytest.mark.parametrize("real", [-0.1, float("nan"), float("inf"), 2.0**15])
-def test_fixed_point_refuses_what_it_cannot_hold(real: float) -> None:
-    with pytest.raises(ValueError, match="outside"):
-        FixedPoint.from_real(real)
+def test_multipliers_that_cannot_be_held_are_refused(real: float) -> None:
+    for form in (FixedPoint, Rescale):
+        with pytest.raises(ValueError, match="outside"):
+            form.from_real(real)
 
 
 def test_saturate_clamps_and_narrows() -> None:

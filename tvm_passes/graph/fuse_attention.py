@@ -14,7 +14,7 @@ from tvm_passes.graph.layout import collapse_views
 from tvm_passes.graph.view_algebra import Permute, Reshape, normalize
 from tvm_passes.graph.views import apply, is_view, trace
 from tvm_passes.lowering.quantized import array_of, is_integer_call
-from tvm_passes.numerics import EXP2_BITS, FixedPoint
+from tvm_passes.numerics import EXP2_BITS, FixedPoint, Rescale
 from tvm_passes.ops.attention import (
     GREATEST_BIAS,
     MOST_KEYS,
@@ -73,13 +73,14 @@ def _config(
         return None
     if keys > MOST_KEYS:
         return None
-    octaves = _real(softmax.multiplier, softmax.shift, softmax.left)
-    ratio = _real(second.multiplier, second.shift, second.left) * 2.0**softmax.bits
+    exponent = np.asarray(softmax.multiplier, np.int32), np.asarray(softmax.shift, np.int32)
+    octaves = float(FixedPoint(*exponent, softmax.left).real())
+    output = Rescale(np.asarray(second.multiplier, np.int32), second.left)
     try:
         return attention_config(
             heads,
             octaves * log(2.0) * 2.0 ** -(EXP2_BITS + softmax.right),
-            ratio,
+            float(output.real()) * 2.0**softmax.bits,
             first.zero_a,
             second.zero_b,
             second.zero_point,
@@ -88,11 +89,6 @@ def _config(
         )
     except LoweringError:
         return None
-
-
-def _real(multiplier: int, shift: int, left: int) -> float:
-    fixed = FixedPoint(np.asarray(multiplier, np.int32), np.asarray(shift, np.int32), left)
-    return float(fixed.real())
 
 
 def _tokens(scope: Scope, operand: relax.Expr, swap: bool) -> relax.Expr | None:

@@ -19,7 +19,7 @@ from tvm_passes.kernels.fixed_point import (
     constant,
     mulhrs,
     narrow,
-    rounding_shift,
+    rounding_shift_narrow,
     saturating_shift_left,
     widen,
 )
@@ -82,26 +82,14 @@ def emit_weights(
 
 def _octaves(distance: Expr, config: AttentionConfig, isa: Isa) -> Expr:
     """int32 distances <= 0 to int16 octaves in Q10."""
-    steps = T.bind(_narrowed(T.bind(distance), config.right, isa))
+    steps = T.bind(distance)
+    if config.right:
+        steps = rounding_shift_narrow(steps, config.right, "int16", isa)
+    else:
+        steps = narrow(steps, "int16")
+    steps = T.bind(steps)
     steps = saturating_shift_left(steps, config.left)
     return mulhrs(steps, constant(config.logit_multiplier, steps, "int16"), isa)
-
-
-def _narrowed(value: Expr, right: int, isa: Isa) -> Expr:
-    """``rounding_shift`` of int32, saturated to int16."""
-    if not right:
-        return narrow(value, "int16")
-
-    def shifted(part: Expr) -> Expr:
-        return tirx.call_llvm_pure_intrin(
-            "int16x4", "llvm.aarch64.neon.sqrshrn.v4i16", part, int32(right)
-        )
-
-    if isa.arch == "aarch64":
-        result = by_register(4, shifted, value)
-        if result is not None:
-            return result
-    return narrow(rounding_shift(value, constant(right, value), isa), "int16")
 
 
 def exp2_codes(exponent: Expr, isa: Isa) -> Expr:

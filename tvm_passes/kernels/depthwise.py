@@ -63,7 +63,7 @@ def depthwise_kernel(
     cells = taps.pack(np.zeros((taps.lanes, *w.shape[1:3]), np.int8)).size
     padded = max(channels, taps.lanes)
     vector = TensorSpec((padded,), "int32")
-    packed = [x, TensorSpec((len(starts) * cells,), "int8"), vector, vector, vector]
+    packed = [x, TensorSpec((len(starts) * cells,), "int8"), vector, vector]
     with build_kernel([*packed, *plan.packed_specs(isa), plan.stored]) as builder:
         epilogue = Epilogue(plan, config, specs, builder.buffers, columns, isa)
         epilogue.fill_borders()
@@ -72,7 +72,7 @@ def depthwise_kernel(
     offset = input_offset(x.dtype, isa)
 
     def pack(constants: Mapping[int, NDArray[Any]]) -> Mapping[int, NDArray[Any]]:
-        weights, biases, multiplier, shift = (constants[index] for index in range(1, 5))
+        weights, biases, multiplier = (constants[index] for index in range(1, 4))
         extra = padded - channels
         wide = np.pad(weights[..., 0], ((0, extra), (0, 0), (0, 0)))
         corrected = biases[0] - offset * weights.reshape(channels, -1).astype(np.int64).sum(1)
@@ -81,7 +81,6 @@ def depthwise_kernel(
             1: np.concatenate([taps.pack(wide[start : start + taps.lanes]) for start in starts]),
             2: np.pad(corrected.astype(np.int32), (0, extra)),
             3: np.pad(multiplier, (0, extra)),
-            4: np.pad(shift, (0, extra), constant_values=1),
         }
 
     return Kernel(builder.func, pack)
@@ -154,7 +153,7 @@ def grouped_kernel(
     _, _, width, channels = x.shape
     filters, rows, columns, depth = w.shape
     per_group = filters // config.groups
-    with build_kernel([*specs[:5], *plan.packed_specs(isa), plan.stored]) as builder:
+    with build_kernel([*specs[:4], *plan.packed_specs(isa), plan.stored]) as builder:
         x_buf, w_buf, bias = builder.buffers[:3]
         epilogue = Epilogue(plan, config, specs, builder.buffers, out_width, isa)
         epilogue.fill_borders()

@@ -1,16 +1,18 @@
 """``add``, ``scaled_add``, ``mul`` and ``requantize``, lane by lane."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx import Buffer
 
+from tvm_passes.kernels.builder import by_register, int32
 from tvm_passes.kernels.fixed_point import (
     constant,
-    mulhi,
     requantize,
-    rounding_shift,
+    rescale,
+    rounding_shift_narrow,
     saturate,
     widen,
 )
@@ -39,21 +41,15 @@ def pre_shifted(value: Expr, left: int) -> Expr:
     return tirx.max(tirx.min(value, constant(limit, value)), constant(-limit, value))
 
 
-def _rescaled(value: Expr, config: MulConfig | RequantizeConfig, isa: Isa) -> Expr:
-    """Requantize int32 values with a saturating pre-shift, to codes."""
-    acc = pre_shifted(value, config.left)
-    multiplier, shift = constant(config.multiplier, acc), constant(config.shift, acc)
-    result = requantize(acc, multiplier, shift, config.left, isa)
-    return codes(result, config.zero_point, config.qmin, config.qmax, config.dtype)
-
-
 @lane_operator("requantize")
 def requantize_lanes(
     config: RequantizeConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa
 ) -> Expr:
     """x in another format."""
     del tables
-    return _rescaled(centred(values[0], config.zero_x), config, isa)
+    acc = pre_shifted(centred(values[0], config.zero_x), config.left)
+    result = rescale(acc, constant(config.multiplier, acc), config.left, isa)
+    return codes(result, config.zero_point, config.qmin, config.qmax, config.dtype)
 
 
 @lane_operator("mul")
@@ -61,7 +57,10 @@ def mul(config: MulConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa
     """a times b."""
     del tables
     product = centred(values[0], config.zero_a) * centred(values[1], config.zero_b)
-    return _rescaled(product, config, isa)
+    acc = pre_shifted(product, config.left)
+    multiplier, shift = constant(config.multiplier, acc), constant(config.shift, acc)
+    result = requantize(acc, multiplier, shift, config.left, isa)
+    return codes(result, config.zero_point, config.qmin, config.qmax, config.dtype)
 
 
 @lane_operator("add")
@@ -69,8 +68,9 @@ def add(config: AddConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa
     """a plus b, scalar factors."""
     del tables
     a, b = values
-    factors = constant(config.multiplier_a, a), constant(config.multiplier_b, b)
-    return _sum(config, a, b, *factors, isa)
+    factor_a = constant(config.multiplier_a, a, "int16")
+    factor_b = constant(config.multiplier_b, b, "int16")
+    return _sum(config, a, b, factor_a, factor_b, isa)
 
 
 @lane_operator("scaled_add")
@@ -84,11 +84,41 @@ def scaled_add(
 
 
 def _sum(
-    config: ScaledAddConfig, a: Expr, b: Expr, multiplier_a: Expr, multiplier_b: Expr, isa: Isa
+    config: ScaledAddConfig, a: Expr, b: Expr, factor_a: Expr, factor_b: Expr, isa: Isa
 ) -> Expr:
-    wide_a, wide_b = centred(a, config.zero_a), centred(b, config.zero_b)
-    terms = mulhi(wide_a << constant(config.left_a, wide_a), multiplier_a, isa) + mulhi(
-        wide_b << constant(config.left_b, wide_b), multiplier_b, isa
+    a = _centred_words(a, config.zero_a, config.left_a)
+    b = _centred_words(b, config.zero_b, config.left_b)
+    value = None
+    if isa.name == "avx512vnni":
+        value = by_register(32, partial(_interleaved_sum, config.shift), a, b, factor_a, factor_b)
+    if value is None:
+        terms = widen(a, "int32") * widen(factor_a, "int32")
+        terms = terms + widen(b, "int32") * widen(factor_b, "int32")
+        value = rounding_shift_narrow(terms, config.shift, "int16", isa)
+    return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
+
+
+def _centred_words(codes: Expr, zero_point: int, left: int) -> Expr:
+    """Codes minus their zero point, shifted left, in int16."""
+    words = widen(codes, "int16")
+    if left:
+        words = words << constant(left, words, "int16")
+    return words - constant(zero_point << left, words, "int16") if zero_point else words
+
+
+def _interleaved_sum(shift: int, a: Expr, b: Expr, factor_a: Expr, factor_b: Expr) -> Expr:
+    """``vpmaddwd`` on pairs of a and b; ``vpackssdw`` undoes the order of ``vpunpck``."""
+
+    def pairs(half: int, low: Expr, high: Expr) -> Expr:
+        order = [start + half * 4 + i for start in range(0, 32, 8) for i in range(4)]
+        return tirx.Shuffle([low, high], [int32(i) for lane in order for i in (lane, lane + 32)])
+
+    def terms(half: int) -> Expr:
+        name = "llvm.x86.avx512.pmaddw.d.512"
+        factors = pairs(half, factor_a, factor_b)
+        total = tirx.call_llvm_pure_intrin("int32x16", name, pairs(half, a, b), factors)
+        return (total + constant(1 << (shift - 1), total)) >> constant(shift, total)
+
+    return tirx.call_llvm_pure_intrin(
+        "int16x32", "llvm.x86.avx512.packssdw.512", terms(0), terms(1)
     )
-    value = rounding_shift(terms, constant(config.shift, terms), isa)
-    return codes(value, config.zero_point, config.qmin, config.qmax, config.dtype)

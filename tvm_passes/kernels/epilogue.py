@@ -15,7 +15,7 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import join, lane_slice, lanes_of, load, splat, store
-from tvm_passes.kernels.fixed_point import requantize, saturate
+from tvm_passes.kernels.fixed_point import rescale, saturate
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.lanes import LANE_OPERATORS
 from tvm_passes.ops.base import OPERATORS, TensorSpec
@@ -23,7 +23,7 @@ from tvm_passes.ops.fused import Step
 from tvm_passes.ops.gemm import LinearConfig
 from tvm_passes.ops.pad import PadConfig
 
-MULTIPLIER, SHIFT = 3, 4  # argument indices of the products
+MULTIPLIER = 3  # the last argument of a product
 PREVIOUS = -1
 TOGETHER = 64  # lanes of several pixels that go through the steps together, where speed counts
 
@@ -51,7 +51,7 @@ class EpiloguePlan:
 
     Attributes:
         steps: lane operators in order.
-        extra: specs of the arguments after the product's own five.
+        extra: specs of the arguments after the product's own four.
         out: spec of the last lane operator's result, unpadded.
         pad: padding of the output, if it is stored into a padded map.
     """
@@ -74,18 +74,18 @@ class EpiloguePlan:
         """Constant extra arguments as the kernel wants them; the others are left out."""
         packed = self._packed(constants, isa)
         return {
-            index: packed[index - SHIFT - 1]
+            index: packed[index - MULTIPLIER - 1]
             for index in constants
-            if SHIFT < index <= SHIFT + len(self.extra)
+            if MULTIPLIER < index <= MULTIPLIER + len(self.extra)
         }
 
     def _packed(self, constants: Mapping[int, NDArray[Any]], isa: Isa) -> list[NDArray[Any]]:
         arrays = [
             constants.get(index, np.broadcast_to(np.zeros((), spec.dtype), spec.shape))
-            for index, spec in enumerate(self.extra, SHIFT + 1)
+            for index, spec in enumerate(self.extra, MULTIPLIER + 1)
         ]
         for step in self.steps:
-            places = [index - SHIFT - 1 for index in step.tables]
+            places = [index - MULTIPLIER - 1 for index in step.tables]
             tables = [np.ascontiguousarray(arrays[place]) for place in places]
             packed = LANE_OPERATORS[step.operator].packed(tables, isa)
             for place, array in zip(places, packed, strict=True):
@@ -116,7 +116,7 @@ def plan_epilogue(
         out = OPERATORS[step.operator].infer(config, [known[index] for index in step.inputs])
         count = len(inputs) - LANE_OPERATORS[step.operator].tables
         fused.append(FusedStep(step.operator, config, inputs[:count], inputs[count:]))
-    return EpiloguePlan(tuple(fused), tuple(specs[SHIFT + 1 :]), out, pad)
+    return EpiloguePlan(tuple(fused), tuple(specs[MULTIPLIER + 1 :]), out, pad)
 
 
 class Epilogue:
@@ -137,8 +137,8 @@ class Epilogue:
             plan: what follows the product.
             config: output format of the product itself.
             specs: arguments of the kernel before packing.
-            buffers: its flat buffers; multiplier and shift (one int32 per channel, padded to whole
-                vectors) at their places, the output last.
+            buffers: its flat buffers; the multiplier (one int32 per channel, padded to whole
+                vectors) at its place, the output last.
             columns: output pixels in a row, as ``store`` counts rows.
             isa: instruction set.
         """
@@ -214,12 +214,7 @@ class Epilogue:
     def _codes(self, pixels: Sequence[Expr], channel: Expr, offset: Expr) -> Expr:
         lanes, count = lanes_of(pixels[0]), len(pixels)
         multiplier = T.bind(load(self.buffers[MULTIPLIER], channel, lanes))
-        shift = T.bind(load(self.buffers[SHIFT], channel, lanes))
-        config = self.config
-        value = requantize(
-            join(pixels), join([multiplier] * count), join([shift] * count), config.left, self.isa
-        )
-        codes = saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
+        codes = finish(join(pixels), join([multiplier] * count), self.config, self.isa)
         for step in self.plan.steps:
             codes = _kept(codes)
             operands = [
@@ -295,7 +290,7 @@ def _lanes(vector: Expr, start: int, lanes: int) -> Expr:
     return lane_slice(vector, start, lanes)
 
 
-def finish(acc: Expr, multiplier: Expr, shift: Expr, config: LinearConfig, isa: Isa) -> Expr:
+def finish(acc: Expr, multiplier: Expr, config: LinearConfig, isa: Isa) -> Expr:
     """int32 accumulators (scalar or vector) to output codes."""
-    value = requantize(acc, multiplier, shift, config.left, isa)
+    value = rescale(acc, multiplier, config.left, isa)
     return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)

@@ -49,7 +49,18 @@ def _sqdmulh(acc: Expr, multiplier: Expr) -> Expr:
 
 
 def _even_odd_mulhi(acc: Expr, multiplier: Expr) -> Expr:
-    """Even and odd lanes by ``vpmuldq``, whose results are merged by a mask of dwords."""
+    return _even_odd(acc, multiplier, 0)
+
+
+def _even_odd_rescale(acc: Expr, multiplier: Expr) -> Expr:
+    return _even_odd(acc, multiplier, 1 << 30)
+
+
+def _even_odd(acc: Expr, multiplier: Expr, rounding: int) -> Expr:
+    """``(acc * multiplier + rounding) >> 31`` of 16 lanes.
+
+    Even and odd lanes by ``vpmuldq``, whose results are merged by a mask of dwords.
+    """
 
     def high(value: Expr) -> Expr:
         return value >> constant(32, value, "int64")
@@ -59,8 +70,9 @@ def _even_odd_mulhi(acc: Expr, multiplier: Expr) -> Expr:
 
     a = T.bind(T.reinterpret("int64x8", acc))
     b = T.bind(T.reinterpret("int64x8", multiplier))
-    even = (low(a) * low(b)) >> constant(31, a, "int64")
-    odd = (high(a) * high(b)) << constant(1, a, "int64")
+    half = constant(rounding, a, "int64")
+    even = (low(a) * low(b) + half) >> constant(31, a, "int64")
+    odd = (high(a) * high(b) + half) << constant(1, a, "int64")
     pairs = [
         lane + (16 if lane % 2 else 0) for lane in range(16)
     ]  # even dwords of the first, odd ones of the second
@@ -90,6 +102,28 @@ def _srshl(value: Expr, shift: Expr) -> Expr:
     )
 
 
+def rescale(acc: Expr, multiplier: Expr, left: int, isa: Isa) -> Expr:
+    """``numerics.rescale`` of int32 accumulators, to int32."""
+    if left:
+        acc = acc << constant(left, acc)
+    if isa.arch == "aarch64":
+        result = by_register(4, _sqrdmulh, acc, multiplier)
+        if result is not None:
+            return result
+    if isa.name == "avx512vnni":
+        result = by_register(16, _even_odd_rescale, acc, multiplier)
+        if result is not None:
+            return result
+    product = widen(acc, "int64") * widen(multiplier, "int64")
+    half = constant(1 << 30, product, "int64")
+    return widen((product + half) >> constant(31, product, "int64"), "int32")
+
+
+def _sqrdmulh(acc: Expr, multiplier: Expr) -> Expr:
+    name = "llvm.aarch64.neon.sqrdmulh.v4i32"
+    return tirx.call_llvm_pure_intrin("int32x4", name, acc, multiplier)
+
+
 def requantize(acc: Expr, multiplier: Expr, shift: Expr, left: int, isa: Isa) -> Expr:
     """Scale int32 accumulators by a fixed-point multiplier, rounding half up, to int32."""
     shifted = acc << constant(left, acc) if left else acc
@@ -117,7 +151,7 @@ def saturate(value: Expr, qmin: int, qmax: int, dtype: str, zero_point: int = 0)
     8-bit codes saturates where the int32 would.
     """
     if dtype == "int32" or (zero_point and INT_RANGE[dtype][1] > 255):
-        value = value + constant(zero_point, value) if zero_point else value
+        value = saturating_add(value, constant(zero_point, value)) if zero_point else value
         zero_point = 0
     codes = value if dtype == "int32" else narrow(value, "int16")
     if zero_point:
@@ -130,7 +164,7 @@ def mulhrs(a: Expr, b: Expr, isa: Isa) -> Expr:
     """``(a * b + 2^14) >> 15`` of int16 expressions that are not both -2^15."""
     result = None
     if isa.arch == "aarch64":
-        result = by_register(8, _sqrdmulh, a, b)
+        result = by_register(8, _sqrdmulh_words, a, b)
     elif isa.name == "avx512vnni":
         result = by_register(32, _vpmulhrsw, a, b)
     if result is not None:
@@ -139,7 +173,7 @@ def mulhrs(a: Expr, b: Expr, isa: Isa) -> Expr:
     return widen((product + constant(1 << 14, product)) >> constant(15, product), "int16")
 
 
-def _sqrdmulh(a: Expr, b: Expr) -> Expr:
+def _sqrdmulh_words(a: Expr, b: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin("int16x8", "llvm.aarch64.neon.sqrdmulh.v8i16", a, b)
 
 
@@ -161,21 +195,21 @@ def saturating_shift_left(value: Expr, left: int) -> Expr:
 
 
 def rounding_shift_narrow(value: Expr, shift: int, dtype: str, isa: Isa) -> Expr:
-    """``rounding_shift`` of int16 lanes by 1 to 8 bits, saturated to 8-bit ``dtype``."""
-    if isa.arch == "aarch64":
-        name = "sqrshrn" if dtype == "int8" else "sqrshrun"
+    """``rounding_shift``, saturated: int32 to int16, or int16 by 1 to 8 bits to int8 or uint8."""
+    wide = str(value.ty.dtype).startswith("int32")
+    if isa.arch == "aarch64" and shift <= (16 if wide else 8):
+        lanes, kind = (4, "v4i16") if wide else (8, "v8i8")
+        name = f"llvm.aarch64.neon.{'sqrshrun' if dtype == 'uint8' else 'sqrshrn'}.{kind}"
 
-        def narrowed(lanes: Expr) -> Expr:
-            return tirx.call_llvm_pure_intrin(
-                f"{dtype}x8",
-                f"llvm.aarch64.neon.{name}.v8i8",
-                lanes,
-                tirx.const(shift, "int32"),
-            )
+        def narrowed(part: Expr) -> Expr:
+            amount = tirx.const(shift, "int32")
+            return tirx.call_llvm_pure_intrin(f"{dtype}x{lanes}", name, part, amount)
 
-        result = by_register(8, narrowed, value)
+        result = by_register(lanes, narrowed, value)
         if result is not None:
             return result
+    if wide:
+        return narrow(rounding_shift(value, constant(shift, value), isa), dtype)
     if isa.name == "avx512vnni":
         factor = constant(1 << (15 - shift), value, "int16")
         result = by_register(32, _vpmulhrsw, value, factor)

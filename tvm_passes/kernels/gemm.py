@@ -57,7 +57,7 @@ def gemm_kernel(
     cells = packed_weights(np.zeros((channels, access.depth), np.int8))
     vector = TensorSpec((padded,), "int32")
     table = TensorSpec((bias.shape[0] * padded,), "int32")
-    packed = [x, TensorSpec(cells.shape, "int8"), table, vector, vector]
+    packed = [x, TensorSpec(cells.shape, "int8"), table, vector]
     with build_kernel([*packed, *plan.packed_specs(isa), plan.stored]) as builder:
         source, weights = builder.buffers[:2]
         epilogue = Epilogue(plan, config, specs, builder.buffers, access.columns, isa)
@@ -73,7 +73,7 @@ def gemm_kernel(
         loops.emit(channels)
 
     def pack(constants: Mapping[int, NDArray[Any]]) -> Mapping[int, NDArray[Any]]:
-        weights, biases, multiplier, shift = (constants[index] for index in range(1, 5))
+        weights, biases, multiplier = (constants[index] for index in range(1, 4))
         rows = weights.reshape(channels, -1)
         corrected = biases.astype(np.int64) - offset * rows.astype(np.int64).sum(1)
         wide = np.zeros((biases.shape[0], padded), np.int32)
@@ -83,7 +83,6 @@ def gemm_kernel(
             1: packed_weights(rows),
             2: wide.ravel(),
             3: np.pad(multiplier, (0, padded - channels)),
-            4: np.pad(shift, (0, padded - channels), constant_values=1),
         }
 
     return Kernel(builder.func, pack)

@@ -235,7 +235,6 @@ class _Product:
                 value = value + splat(self.row_sums[row].astype("uint32"), width)
             value = T.bind(widen(value, "int32"))
             if not self.config.raw:
-                multiplier, shift = self.config.multiplier, self.config.shift
-                factors = constant(multiplier, value), constant(shift, value)
-                value = finish(value, *factors, self.output, self.isa)
+                multiplier = constant(self.config.multiplier, value)
+                value = finish(value, multiplier, self.output, self.isa)
             store_lanes(self.out, offset + start, value, width, min(width, valid - start))

@@ -13,7 +13,7 @@ from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import build_kernel, int32, load, splat, store
 from tvm_passes.kernels.elementwise import codes, pre_shifted
-from tvm_passes.kernels.fixed_point import constant, requantize, widen
+from tvm_passes.kernels.fixed_point import constant, rescale, widen
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.registry import Kernel, kernel
 from tvm_passes.kernels.windows import (
@@ -35,7 +35,7 @@ UNROLLED = 8  # sums of more than that are loops
 
 @kernel("avg_pool2d")
 def avg_pool2d(config: AvgPool2dConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
-    """x [N, H, W, C] with the multipliers and shifts by window count."""
+    """x [N, H, W, C] with the multipliers by window count."""
     out = OPERATORS["avg_pool2d"].infer(config, specs)
     with build_kernel([*specs, out]) as builder:
         pool = _Pool(config, specs[0], out, isa, builder.buffers)
@@ -100,7 +100,7 @@ class _Pool:
         buffers: Sequence[Buffer],
     ) -> None:
         self.config, self.shape, self.out, self.isa = config, x.shape, out, isa
-        self.x, self.multipliers, self.shifts, self.out_buf = buffers
+        self.x, self.multipliers, self.out_buf = buffers
         self.greatest = prod(config.kernel) * reach(x.dtype, config.zero_x)
         small = prod(config.kernel) * 255 <= INT_RANGE["int16"][1]
         self.sum_dtype = "int16" if small and x.dtype != "int16" else "int32"
@@ -126,7 +126,7 @@ class _Pool:
         """All windows of a band of columns."""
         down, across = axes
         count = down.taps * across.taps
-        factor = T.bind(self.multipliers[count]), T.bind(self.shifts[count])
+        factor = T.bind(self.multipliers[count])
         channels = self.shape[3]
 
         def read(column: Expr | int) -> Vectors:
@@ -143,7 +143,7 @@ class _Pool:
 
         def finish(total: Expr, row: int, column: Expr) -> None:
             offset = target + (row * self.out.shape[2] + column) * channels
-            store(self.out_buf, offset, self._codes(total, count, *factor), self.lanes)
+            store(self.out_buf, offset, self._codes(total, count, factor), self.lanes)
 
         def emit(start: Expr, windows: Iterator[list[Vectors]]) -> None:
             for position, columns in enumerate(windows):
@@ -161,16 +161,14 @@ class _Pool:
                 )
                 finish(total, r, column)
 
-    def _codes(self, total: Expr, count: int, multiplier: Expr, shift: Expr) -> Expr:
+    def _codes(self, total: Expr, count: int, multiplier: Expr) -> Expr:
         config, lanes = self.config, self.lanes
         if config.zero_x:
             total = total - constant(count * config.zero_x, total, self.sum_dtype)
         acc = widen(total, "int32")
         if self.greatest > INT32_MAX >> config.left:
             acc = pre_shifted(acc, config.left)
-        value = requantize(
-            acc, splat(multiplier, lanes), splat(shift, lanes), config.left, self.isa
-        )
+        value = rescale(acc, splat(multiplier, lanes), config.left, self.isa)
         return codes(value, config.zero_point, config.qmin, config.qmax, config.dtype)
 
 

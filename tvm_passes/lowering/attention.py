@@ -138,7 +138,6 @@ def _emit_matmul(scope: Scope, operands: _Operands, target: Format | None, name:
         raw=multiplier is None,
         left=multiplier.left if multiplier else 0,
         multiplier=int(multiplier.multiplier) if multiplier else 0,
-        shift=int(multiplier.shift) if multiplier else 0,
         zero_point=target.zero_point if target else 0,
         qmin=target.qmin if target else 0,
         qmax=target.qmax if target else 0,

@@ -49,7 +49,7 @@ def lower_avg_pool2d(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     if attrs.ceil_mode or padding[:2] != padding[2:] or (any(padding) and attrs.count_include_pad):
         raise LoweringError(f"{target.name}: avg_pool2d with ceil_mode or counted padding")
     scale, zero_point = x.scalar(target.name)
-    config, multiplier, shift = avg_pool2d_config(
+    config, multiplier = avg_pool2d_config(
         scale,
         zero_point,
         *_output(target),
@@ -58,7 +58,7 @@ def lower_avg_pool2d(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
         padding=(padding[0], padding[1]),
     )
     nhwc = scope.emit(relax.op.permute_dims(x.codes, TO_NHWC))
-    pooled = scope.emit(call("avg_pool2d", config, nhwc, multiplier, shift))
+    pooled = scope.emit(call("avg_pool2d", config, nhwc, multiplier))
     return relax.op.permute_dims(pooled, TO_NCHW)
 
 

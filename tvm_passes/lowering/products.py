@@ -20,7 +20,7 @@ from tvm_passes.lowering.quantized import (
     output_format,
     quantized,
 )
-from tvm_passes.numerics import FixedPoint
+from tvm_passes.numerics import Rescale
 from tvm_passes.ops.base import TensorSpec, call, config_of
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
 from tvm_passes.ops.pad import PadConfig
@@ -203,7 +203,7 @@ def _finish(
     sums = codes.reshape(len(codes), -1).astype(np.int64).sum(1)
     shifted = bias + x.offset * sums * scales
     folded = np.floor(shifted / acc_scale + 0.5) - int(x.zero_point) * sums
-    multiplier: FixedPoint = target.multiplier(acc_scale)
+    multiplier: Rescale = target.multiplier(acc_scale)
     _check_accumulator(scope, target, x, codes, folded, multiplier.left)
     config = LinearConfig(
         multiplier.left, target.zero_point, target.qmin, target.qmax, target.dtype
@@ -212,7 +212,6 @@ def _finish(
         np.ascontiguousarray(codes),
         folded.astype(np.int32),
         multiplier.multiplier,
-        multiplier.shift,
     )
 
 

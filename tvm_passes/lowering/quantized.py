@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from tvm_passes.errors import LoweringError
-from tvm_passes.numerics import INT_RANGE, FixedPoint
+from tvm_passes.numerics import INT_RANGE, Rescale
 from tvm_passes.ops.base import TensorSpec, config_of, operator_of
 from tvm_passes.rewrite import Scope
 
@@ -30,10 +30,10 @@ class Format:
     dtype: str
     name: str
 
-    def multiplier(self, scale: Float | float) -> FixedPoint:
-        """Fixed-point form of ``scale / self.scale``."""
+    def multiplier(self, scale: Float | float) -> Rescale:
+        """``scale / self.scale`` for ``rescale``."""
         try:
-            return FixedPoint.from_real(np.asarray(scale, np.float64) / self.scale)
+            return Rescale.from_real(np.asarray(scale, np.float64) / self.scale)
         except ValueError as error:
             raise LoweringError(f"{self.name}: cannot requantize, {error}") from error
 

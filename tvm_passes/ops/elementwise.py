@@ -12,7 +12,9 @@ from tvm_passes.numerics import (
     INT_RANGE,
     FixedPoint,
     Int64,
+    Rescale,
     requantize,
+    rescale,
     saturate,
 )
 from tvm_passes.ops.base import Operator, TensorSpec, register, same_as
@@ -56,8 +58,7 @@ class RequantizeConfig:
     Attributes:
         zero_x: zero point of the input, 0 for int32.
         left: static pre-shift, which saturates.
-        multiplier: fixed-point multiplier.
-        shift: its shift.
+        multiplier: multiplier, a ``Rescale``.
         zero_point: zero point of the output.
         qmin: least output code.
         qmax: greatest output code.
@@ -67,7 +68,6 @@ class RequantizeConfig:
     zero_x: int
     left: int
     multiplier: int
-    shift: int
     zero_point: int
     qmin: int
     qmax: int
@@ -101,6 +101,18 @@ def fixed_point(real: float) -> tuple[int, int, int]:
     except ValueError as error:
         raise LoweringError(f"cannot change the scale by {real}: {error}") from error
     return fixed.left, int(fixed.multiplier), int(fixed.shift)
+
+
+def rescaling(real: float | NDArray[np.float64]) -> Rescale:
+    """Form of real multipliers for ``rescale``.
+
+    Raises:
+        LoweringError: one is negative, or 2^15 and above.
+    """
+    try:
+        return Rescale.from_real(real)
+    except ValueError as error:
+        raise LoweringError(f"cannot change the scale by {real}: {error}") from error
 
 
 def mul_config(
@@ -141,8 +153,10 @@ def requantize_config(
     Raises:
         LoweringError: a scale is out of range.
     """
-    left, multiplier, shift = fixed_point(scale / out_scale)
-    return RequantizeConfig(zero_point, left, multiplier, shift, out_zero_point, qmin, qmax, dtype)
+    form = rescaling(scale / out_scale)
+    return RequantizeConfig(
+        zero_point, form.left, int(form.multiplier), out_zero_point, qmin, qmax, dtype
+    )
 
 
 def _mul_reference(config: MulConfig, a: Array, b: Array) -> Array:
@@ -156,7 +170,7 @@ def _mul_reference(config: MulConfig, a: Array, b: Array) -> Array:
 def _requantize_reference(config: RequantizeConfig, x: Array) -> Array:
     """x int8, uint8, int16 or int32 -> the same shape."""
     acc = pre_shifted(x.astype(np.int64) - config.zero_x, config.left)
-    value = requantize(acc, config.multiplier, config.shift, config.left) + config.zero_point
+    value = rescale(acc, config.multiplier, config.left) + config.zero_point
     return saturate(value, config.qmin, config.qmax, config.dtype)
 
 

@@ -2,7 +2,7 @@
 
 Both compute ``acc = sum(x * w) + bias`` on the raw codes: zero points are folded into the bias by
 the lowering, and padding is an operator of its own (``pad``), so a zero point never meets a border.
-Arguments of both: x, w, bias, multiplier, shift; the last two are int32 per output channel.
+Arguments of both: x, w, bias, multiplier; the last is int32 per output channel.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvm_passes.numerics import requantize, saturate
+from tvm_passes.numerics import rescale, saturate
 from tvm_passes.ops.base import Operator, TensorSpec, register
 
 Array = NDArray[Any]
@@ -70,20 +70,20 @@ def exact_matmul(a: Array, b: Array) -> NDArray[np.int64]:
     return np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.int64)
 
 
-def _finish(config: LinearConfig, acc: Array, multiplier: Array, shift: Array) -> Array:
-    value = requantize(acc, multiplier, shift, config.left) + config.zero_point
+def _finish(config: LinearConfig, acc: Array, multiplier: Array) -> Array:
+    value = rescale(acc, multiplier, config.left) + config.zero_point
     return saturate(value, config.qmin, config.qmax, config.dtype)
 
 
 def _linear_reference(
-    config: LinearConfig, x: Array, w: Array, bias: Array, multiplier: Array, shift: Array
+    config: LinearConfig, x: Array, w: Array, bias: Array, multiplier: Array
 ) -> Array:
     """x [..., K] (int8, uint8, int16), w [N, K] int8, bias [1, N] int32 -> [..., N]."""
-    return _finish(config, exact_matmul(x, w.T) + bias[0], multiplier, shift)
+    return _finish(config, exact_matmul(x, w.T) + bias[0], multiplier)
 
 
 def _conv2d_reference(
-    config: Conv2dConfig, x: Array, w: Array, bias: Array, multiplier: Array, shift: Array
+    config: Conv2dConfig, x: Array, w: Array, bias: Array, multiplier: Array
 ) -> Array:
     """x [1, H, W, C], w [O, kh, kw, C/groups] int8, bias [P, O] int32 -> [1, OH, OW, O]."""
     spec = _conv2d_infer(config, [TensorSpec(x.shape, "int8"), TensorSpec(w.shape, "int8")])
@@ -101,7 +101,7 @@ def _conv2d_reference(
             kernel = w[:, i, j].reshape(groups, channels // groups, depth).swapaxes(1, 2)
             acc += exact_matmul(taps, kernel)[..., 0, :]
     total = acc.reshape(height, width, channels) + bias[bias_rows(config, height, width)]
-    return _finish(config, total, multiplier, shift)[None]
+    return _finish(config, total, multiplier)[None]
 
 
 def _linear_infer(config: LinearConfig, specs: Sequence[TensorSpec]) -> TensorSpec:

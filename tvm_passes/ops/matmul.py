@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvm_passes.numerics import requantize, saturate
+from tvm_passes.numerics import rescale, saturate
 from tvm_passes.ops.base import Operator, TensorSpec, register
 from tvm_passes.ops.gemm import exact_matmul
 
@@ -24,8 +24,7 @@ class MatmulConfig:
         zero_b: zero point of b.
         raw: return the int32 accumulators; the fields below are then unused.
         left: static pre-shift.
-        multiplier: fixed-point multiplier of the output.
-        shift: its shift.
+        multiplier: multiplier of the output, a ``Rescale``.
         zero_point: zero point of the output.
         qmin: least output code.
         qmax: greatest output code.
@@ -38,7 +37,6 @@ class MatmulConfig:
     raw: bool
     left: int
     multiplier: int
-    shift: int
     zero_point: int
     qmin: int
     qmax: int
@@ -53,7 +51,7 @@ def _reference(config: MatmulConfig, a: Array, b: Array) -> Array:
     )
     if config.raw:
         return acc.astype(np.int32)
-    value = requantize(acc, config.multiplier, config.shift, config.left) + config.zero_point
+    value = rescale(acc, config.multiplier, config.left) + config.zero_point
     return saturate(value, config.qmin, config.qmax, config.dtype)
 
 

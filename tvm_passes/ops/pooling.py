@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvm_passes.errors import LoweringError
-from tvm_passes.numerics import requantize, saturate
+from tvm_passes.numerics import requantize, rescale, saturate
 from tvm_passes.ops.base import Operator, TensorSpec, register
-from tvm_passes.ops.elementwise import fixed_point, pre_shifted, reach
+from tvm_passes.ops.elementwise import fixed_point, pre_shifted, reach, rescaling
 
 Array = NDArray[Any]
 
@@ -136,14 +136,14 @@ def avg_pool2d_config(
     kernel: tuple[int, int],
     strides: tuple[int, int],
     padding: tuple[int, int],
-) -> tuple[AvgPool2dConfig, NDArray[np.int32], NDArray[np.int32]]:
+) -> tuple[AvgPool2dConfig, NDArray[np.int32]]:
     """Average over windows, count_include_pad=False.
 
     Args as ``mean_config``, and the geometry as rows, columns.
 
     Returns:
-        The configuration, and the multipliers and shifts by the number of codes in a window,
-        arguments 1 and 2 of the operator: int32 [kernel[0] * kernel[1] + 1].
+        The configuration, and the multipliers by the number of codes in a window, argument 1 of
+        the operator: int32 [kernel[0] * kernel[1] + 1].
 
     Raises:
         LoweringError: a scale is out of range, or windows lie wholly in the padding.
@@ -152,20 +152,11 @@ def avg_pool2d_config(
         raise LoweringError(f"avg_pool2d: padding {padding} leaves windows {kernel} empty")
     counts = np.arange(kernel[0] * kernel[1] + 1)
     real = np.where(counts > 0, scale / out_scale / np.maximum(counts, 1), 0.0)
-    left = fixed_point(float(real.max()))[0]
-    fixed = [fixed_point(float(value)) for value in real]
-    # one pre-shift for all: what a smaller multiplier does not need of it goes into its shift
-    shifts = np.array([shift + left - own for own, _, shift in fixed])
-    multipliers = np.array([multiplier for _, multiplier, _ in fixed])
+    form = rescaling(real)
     config = AvgPool2dConfig(
-        kernel, strides, padding, zero_point, left, out_zero_point, qmin, qmax, dtype
+        kernel, strides, padding, zero_point, form.left, out_zero_point, qmin, qmax, dtype
     )
-    vanishes = shifts > 31
-    return (
-        config,
-        np.where(vanishes, 0, multipliers).astype(np.int32),
-        np.where(vanishes, 1, shifts).astype(np.int32),
-    )
+    return config, form.multiplier
 
 
 def _mean_reference(config: MeanConfig, x: Array) -> Array:
@@ -186,9 +177,7 @@ def _mean_infer(config: MeanConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
     return TensorSpec(tuple(shape), config.dtype)
 
 
-def _avg_pool2d_reference(
-    config: AvgPool2dConfig, x: Array, multiplier: Array, shift: Array
-) -> Array:
+def _avg_pool2d_reference(config: AvgPool2dConfig, x: Array, multiplier: Array) -> Array:
     """x [N, H, W, C] int8 or int16 -> [N, OH, OW, C]."""
     batch, rows, columns, channels = _avg_pool2d_infer(config, [TensorSpec(x.shape, "")]).shape
     pads = [(0, 0), *((pad, pad) for pad in config.padding), (0, 0)]
@@ -206,7 +195,7 @@ def _avg_pool2d_reference(
             total += codes[window]
             count += inside[window]
     acc = pre_shifted(total, config.left)
-    value = requantize(acc, multiplier[count], shift[count], config.left) + config.zero_point
+    value = rescale(acc, multiplier[count], config.left) + config.zero_point
     return saturate(value, config.qmin, config.qmax, config.dtype)
 
 

@@ -26,7 +26,7 @@ from tvm_passes.rewrite import main_bindings, rewrite_main
 REQUANTIZE = requantize_config(0.5, 3, 0.7, -1, -128, 127, "int8")
 ADD = add_config(0.5, 3, 0.25, 0, 0.8, -1, -128, 127, "int8", "int8", "int8")
 NORM = layer_norm_config(0.1, 1e-5, 0.03, 2, -128, 127, "int8", length=6, in_dtype="int8")
-RAW = MatmulConfig(False, 0, 0, True, 0, 0, 0, 0, 0, 0, "int32")
+RAW = MatmulConfig(False, 0, 0, True, 0, 0, 0, 0, 0, "int32")
 
 Body = Callable[..., relax.Expr]
 

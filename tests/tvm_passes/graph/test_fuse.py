@@ -28,7 +28,7 @@ Emit = Callable[[relax.Expr], relax.Var]
 
 def parameters(channels: int) -> list[np.ndarray]:
     bias = np.arange(channels, dtype=np.int32)[None]
-    return [bias, np.full(channels, 2**30, np.int32), np.full(channels, 2, np.int32)]
+    return [bias, np.full(channels, 2**28, np.int32)]
 
 
 def linear(x: relax.Expr, channels: int = 6) -> relax.Call:

@@ -14,7 +14,7 @@ from tests.tvm_passes.modules import apply_rules, assert_rewrites, build, operat
 from tvm_passes.graph.fuse_attention import fuse_attention
 from tvm_passes.graph.layout import collapse_views
 from tvm_passes.interpret import interpret
-from tvm_passes.numerics import FixedPoint
+from tvm_passes.numerics import Rescale
 from tvm_passes.ops.attention import attention_config
 from tvm_passes.ops.base import call
 from tvm_passes.ops.elementwise import requantize_config
@@ -24,16 +24,14 @@ from tvm_passes.ops.softmax import SoftmaxConfig, adalog_softmax_config, softmax
 
 SCALE, RATIO = 1e-3, 1.25
 HEADS_FIRST = [0, 2, 1, 3]
-SCORES = MatmulConfig(True, 3, -5, True, 0, 0, 0, 0, 0, 0, "int32")
+SCORES = MatmulConfig(True, 3, -5, True, 0, 0, 0, 0, 0, "int32")
 SOFTMAX = softmax_config(SCALE)
 
 
 def values_config(bits: int = 15, zero_a: int = 0) -> MatmulConfig:
-    fixed = FixedPoint.from_real(RATIO * 2.0**-bits)
-    multiplier, shift = int(fixed.multiplier), int(fixed.shift)
-    return MatmulConfig(
-        False, zero_a, 7, False, fixed.left, multiplier, shift, 2, -127, 127, "int8"
-    )
+    form = Rescale.from_real(RATIO * 2.0**-bits)
+    output = (form.left, int(form.multiplier), 2, -127, 127, "int8")
+    return MatmulConfig(False, zero_a, 7, False, *output)
 
 
 VALUES = values_config()

@@ -45,9 +45,9 @@ from tvm_passes.rewrite import main_bindings, rewrite_main
 
 REQUANTIZE = requantize_config(0.5, 3, 0.7, -1, -128, 127, "int8")
 ADD = add_config(0.5, 3, 0.25, 0, 0.8, -1, -128, 127, "int8", "int8", "int8")
-RAW = MatmulConfig(False, 0, 0, True, 0, 0, 0, 0, 0, 0, "int32")
-SWAPPED = MatmulConfig(True, 0, 0, True, 0, 0, 0, 0, 0, 0, "int32")
-SIMILAR = MatmulConfig(True, 0, 0, False, 0, 1 << 30, 6, 3, -128, 127, "int8")
+RAW = MatmulConfig(False, 0, 0, True, 0, 0, 0, 0, 0, "int32")
+SWAPPED = MatmulConfig(True, 0, 0, True, 0, 0, 0, 0, 0, "int32")
+SIMILAR = MatmulConfig(True, 0, 0, False, 0, 1 << 24, 3, -128, 127, "int8")
 TO_NHWC, TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
 
 Shapes = list[tuple[tuple[int, ...], str]]

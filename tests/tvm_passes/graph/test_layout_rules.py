@@ -83,7 +83,7 @@ def test_a_joined_axis_stays_one_axis() -> None:
 
 @pytest.mark.parametrize(("innermost", "taken"), [(6, "columns"), (1, "rows"), (2, "rows")])
 def test_a_product_reads_columns_if_they_lie_innermost(innermost: int, taken: str) -> None:
-    config = MatmulConfig(False, 0, 0, True, 0, 0, 0, 0, 0, 0, "int32")
+    config = MatmulConfig(False, 0, 0, True, 0, 0, 0, 0, 0, "int32")
     product = space(call("matmul", config, variable(1, 3, 4), variable(1, 4, 6)))
     columns = (Digit(1, 6), Digit(6, 4))
     layout = (Digit(12, 2), Digit(innermost, 2))

@@ -92,9 +92,9 @@ def test_constants_are_packed_for_the_instruction_set() -> None:
         return [array.shape for array in arrays if array is not None]
 
     # 5 channels in blocks of the lanes; 5 codes in groups of four for the dot product
-    assert packed("portable") == [(5 * 8,), (8,), (8,), (8,)]
-    assert packed("neon-dotprod") == [(8 * 8,), (8,), (8,), (8,)]
-    assert packed("avx512vnni") == [(8 * 16,), (16,), (16,), (16,)]
+    assert packed("portable") == [(5 * 8,), (8,), (8,)]
+    assert packed("neon-dotprod") == [(8 * 8,), (8,), (8,)]
+    assert packed("avx512vnni") == [(8 * 16,), (16,), (16,)]
 
 
 def test_views_that_move_data_get_kernels_and_reshapes_do_not() -> None:

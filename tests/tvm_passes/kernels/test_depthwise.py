@@ -89,9 +89,9 @@ def fused(groups: int, filters: int) -> list[Call]:
     result = []
     for _, config, arrays in calls:
         steps = (
-            Step("conv2d", encode(config), (0, 1, 2, 3, 4)),
-            Step("add", encode(add), (6, 5)),
-            Step("pad", encode(pad), (7,)),
+            Step("conv2d", encode(config), (0, 1, 2, 3)),
+            Step("add", encode(add), (5, 4)),
+            Step("pad", encode(pad), (6,)),
         )
         result.append(("fused", FusedConfig(steps), [*arrays, residual]))
     return result

@@ -1,5 +1,7 @@
 """Kernels of sums, products and changes of format equal their references bit for bit."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -39,9 +41,12 @@ def sums() -> list[Call]:
                 factors, za, 0.02, zb, 0.02, 0, *INT16, a_type, b_type
             )
             calls.append(("scaled_add", scaled, [a, b, ma, mb]))
-    constant = np.array([-(2**31), 2**31 - 1, 0, 1, 99], np.int32)
-    config = add_config(0.1, 0, 1e-8, 0, 0.2, 0, *INT8, "int8", "int32")
-    return [*calls, ("add", config, [codes("int8", 3, 5), constant])]
+    extremes = [np.full((3, 33), value, np.int16) for value in (-32768, 32767)]
+    greatest = add_config(1.0, 0, 1.0, 0, 1.0, 0, *INT16, "int16", "int16")
+    fine = add_config(1e-5, 0, -1e-5, 0, 2.56e-3, 3, *INT8, "int16", "int16")  # a shift above 16
+    for config, b in product((greatest, fine), extremes):
+        calls += [("add", config, [a, b]) for a in extremes]
+    return calls
 
 
 def products() -> list[Call]:

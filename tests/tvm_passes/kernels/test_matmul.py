@@ -8,7 +8,7 @@ import pytest
 from tests.tvm_passes.run_kernel import EVERY_ISA, Call, Case, check_all, run_kernels
 from tvm_passes.kernels.isa import ISAS, Isa
 from tvm_passes.kernels.matmul import default_schedule, matmul, planes, schedules
-from tvm_passes.numerics import INT_RANGE, FixedPoint
+from tvm_passes.numerics import INT_RANGE, Rescale
 from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.matmul import MatmulConfig
 
@@ -29,15 +29,13 @@ CASES = [
 
 def config(a: str, depth: int, zeros: tuple[int, int], out: str | None, swap: bool) -> MatmulConfig:
     if out is None:
-        return MatmulConfig(swap, *zeros, True, 0, 0, 0, 0, 0, 0, "int32")
+        return MatmulConfig(swap, *zeros, True, 0, 0, 0, 0, 0, "int32")
     qmin, qmax = INT_RANGE[out]
     typical = (qmax - qmin) / 3 / (sqrt(depth) * (73 if a == "int8" else 18918) * 73)
-    fixed = FixedPoint.from_real(typical)
-    multiplier, shift = int(fixed.multiplier), int(fixed.shift)
+    form = Rescale.from_real(typical)
     zero_point = -20 if out == "int8" else 0
-    return MatmulConfig(
-        swap, *zeros, False, fixed.left, multiplier, shift, zero_point, qmin, qmax, out
-    )
+    output = (form.left, int(form.multiplier), zero_point, qmin, qmax, out)
+    return MatmulConfig(swap, *zeros, False, *output)
 
 
 def products() -> list[Call]:
@@ -68,7 +66,7 @@ def test_products_equal_their_references(isa: str) -> None:
 def test_the_whole_int32_range_comes_out_raw(transpose_b: bool) -> None:
     a = np.array([[-32768] * 257, [32767] * 257], np.int16)
     b = np.full((257, 2), -128, np.int8)
-    raw = MatmulConfig(transpose_b, 0, 127, True, 0, 0, 0, 0, 0, 0, "int32")
+    raw = MatmulConfig(transpose_b, 0, 127, True, 0, 0, 0, 0, 0, "int32")
     arrays = [a, np.ascontiguousarray(b.T) if transpose_b else b]
     check_all([("matmul", raw, arrays)], "portable")
 

@@ -54,10 +54,10 @@ def calls(dtype: str) -> list[Call]:
             result.append(("mean", mean, [codes(dtype, *shape)]))
     for shape, kernel, strides, padding in POOLS:
         for out_scale in (0.02, 0.001):  # the second needs a pre-shift
-            pool, multiplier, shift = avg_pool2d_config(
+            pool, multiplier = avg_pool2d_config(
                 *(0.02, zero, out_scale, 2, *INT8), kernel=kernel, strides=strides, padding=padding
             )
-            result.append(("avg_pool2d", pool, [codes(dtype, *shape), multiplier, shift]))
+            result.append(("avg_pool2d", pool, [codes(dtype, *shape), multiplier]))
     for shape, size in RESIZES:
         for corners in (True, False):
             for out_scale in (0.015, 0.001):  # the second needs a pre-shift

@@ -32,8 +32,8 @@ from tvm_passes.ops.softmax import softmax_config
 
 RULES = (lower_softmax, lower_matmul)
 D, Q16 = text(DequantizeConfig(-1)), text(quantize_config("int16", "attn"))
-PRODUCT = text(MatmulConfig(False, 3, 0, False, 0, 2**30, 1, 0, -32767, 32767, "int16"))
-RAW = text(MatmulConfig(False, 3, 0, True, 0, 0, 0, 0, 0, 0, "int32"))
+PRODUCT = text(MatmulConfig(False, 3, 0, False, 0, 2**29, 0, -32767, 32767, "int16"))
+RAW = text(MatmulConfig(False, 3, 0, True, 0, 0, 0, 0, 0, "int32"))
 WRITE, READ = QuantizeLogConfig(20, 6, 0.0, "attn"), DequantizeLogConfig(20, 6, 0.0)
 ONE = np.array(1.0, np.float32)
 SOFTMAX = text(softmax_config(0.125, "int16"))

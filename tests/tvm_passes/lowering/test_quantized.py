@@ -60,7 +60,7 @@ def test_constants_are_found_through_reshapes() -> None:
 
 TABLE = np.linspace(5, 90, 256).astype(np.int16)
 QUANTIZER = QuantizeConfig(-8, 7, -1, "int8", "fc")
-RAW = MatmulConfig(True, 0, 0, True, 0, 0, 0, 0, 0, 0, "int32")
+RAW = MatmulConfig(True, 0, 0, True, 0, 0, 0, 0, 0, "int32")
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig, bias_rows, exact_matmul
 
 linear, conv2d = OPERATORS["linear"], OPERATORS["conv2d"]
-RAW = (0, 0, -(2**31), 2**31 - 1, "int32")  # with a multiplier of 1/2 and int32 codes
+RAW = (0, 0, -(2**31), 2**31 - 1, "int32")  # int32 codes
 
 
-def halves(channels: int) -> list[np.ndarray]:
-    return [np.full(channels, 2**30, np.int32), np.full(channels, 1, np.int32)]
+def quarters(channels: int) -> np.ndarray:
+    return np.full(channels, 2**29, np.int32)
 
 
 def test_linear_rounds_half_up_adds_the_zero_point_and_saturates() -> None:
@@ -25,9 +25,9 @@ def test_linear_rounds_half_up_adds_the_zero_point_and_saturates() -> None:
     w = np.array([[2], [4]], np.int8)
     bias = np.array([[0, -2]], np.int32)
     config = LinearConfig(0, 10, -50, 60, "int8")
-    # times 2 and 4, bias, quarter (2^30 / 2^32), zero point
+    # times 2 and 4, bias, quarter (2^29 / 2^31), zero point
     expected = [[11, 11], [11, 12], [9, 7], [60, 60], [-40, -50]]
-    result = linear.reference(config, x, w, bias, *halves(2))
+    result = linear.reference(config, x, w, bias, quarters(2))
     assert result.tolist() == expected and result.dtype == np.int8
 
 
@@ -57,7 +57,7 @@ def test_conv2d_is_the_convolution_of_pytorch(
     make = partial(Conv2dConfig, strides=strides, dilation=dilation, groups=groups)
     shapes = (1, *size, 2 * groups), (per_group * groups, *taps, 2)
     for _, _, (x, w, bias, *_) in product_calls("conv2d", make, *shapes, ("int8", "int32")):
-        got = conv2d.reference(make(*RAW), x, w, bias, *halves(len(w)))
+        got = conv2d.reference(make(*RAW), x, w, bias, quarters(len(w)))
         exact = torch.nn.functional.conv2d(
             torch.from_numpy(x.transpose(0, 3, 1, 2).astype(np.float64)),
             torch.from_numpy(w.transpose(0, 3, 1, 2).astype(np.float64)),
@@ -88,4 +88,4 @@ def test_linear_keeps_the_leading_dimensions() -> None:
 def test_every_input_type_is_taken_at_its_value(dtype: str) -> None:
     x = np.array([[np.iinfo(dtype).min, np.iinfo(dtype).max]], dtype)
     w, bias = np.array([[4, 0], [0, 4]], np.int8), np.zeros((1, 2), np.int32)
-    assert linear.reference(LinearConfig(*RAW), x, w, bias, *halves(2)).tolist() == x.tolist()
+    assert linear.reference(LinearConfig(*RAW), x, w, bias, quarters(2)).tolist() == x.tolist()

@@ -84,10 +84,10 @@ def test_avg_pool2d_leaves_the_padding_out(
     kernel, strides, padding = geometry
     x = codes(seed, dtype, (1, 8, 7, 3))
     zero = 4 if dtype == "int8" else 0
-    config, multiplier, shift = avg_pool2d_config(
+    config, multiplier = avg_pool2d_config(
         ratio, zero, 1.0, 1, -128, 127, "int8", kernel=kernel, strides=strides, padding=padding
     )
-    got = avg_pool2d(config, x, multiplier, shift)
+    got = avg_pool2d(config, x, multiplier)
     for row in range(got.shape[1]):
         for column in range(got.shape[2]):
             top, left = row * strides[0] - padding[0], column * strides[1] - padding[1]
