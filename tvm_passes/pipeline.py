@@ -9,6 +9,7 @@ import tvm
 import tvm_passes.kernels
 import tvm_passes.ops  # noqa: F401  the registries fill on import
 from tvm_passes.graph.crop import crop_unread
+from tvm_passes.graph.data_movement import note_moves
 from tvm_passes.graph.fuse import fuse_epilogue
 from tvm_passes.graph.fuse_attention import fuse_attention
 from tvm_passes.graph.layout import assign_layouts, collapse_views
@@ -70,6 +71,8 @@ LOWERING: tuple[Phase, ...] = (
     Phase("return_codes", return_codes),
     # no float operator is left
     Phase("verify_integer", verify_integer),
+    # what is moved so far, to be compared with what will be left
+    Phase("note_moves", note_moves),
     # what nobody reads is not computed
     _rule(collapse_views),
     Phase("crop_unread", crop_unread),

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
+from tvm_passes.graph.data_movement import Movement
+
 MANIFEST = "manifest.json"
 LABELS = "labels.txt"
 HEADER = "include/pocketvit.h"
@@ -36,6 +38,7 @@ class ModelInfo(_Part):
         logits_scale: real logit per integer logit.
         preprocessing: how a photo becomes an input, as the preprocessing writes itself.
         quantization: summary of formats per role, for people and reports.
+        movement: operators that only move data, or None where they were not counted.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -45,6 +48,7 @@ class ModelInfo(_Part):
     logits_scale: Annotated[float, Field(gt=0)]
     preprocessing: dict[str, JsonValue]
     quantization: JsonValue = None
+    movement: Movement | None = None
 
 
 class LibraryEntry(_Part):

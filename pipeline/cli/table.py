@@ -19,6 +19,7 @@ from pipeline.verbs.result import (
     differences,
     to_json,
 )
+from tvm_passes.graph.data_movement import Movement, Moves
 
 Row = tuple[str, str]
 
@@ -59,6 +60,7 @@ def _deploy(result: DeployResult) -> tuple[str, list[Row]]:
         *_accuracy(result.accuracy),
         ("library = NumPy reference", f"{equal} of {check.photos} photos bit-identical"),
         *_measurements(result.measurements),
+        ("data movement", _movement(result.movement)),
         *_libraries(result.libraries),
         ("artifact", str(result.artifact)),
     ]
@@ -74,8 +76,11 @@ def _quantize(result: QuantizeResult) -> tuple[str, list[Row]]:
 
 @describe.register
 def _build(result: BuildResult) -> tuple[str, list[Row]]:
-    rows = [*_libraries(result.libraries), ("artifact", str(result.artifact))]
-    return f"{result.model}, {result.recipe}", rows
+    return f"{result.model}, {result.recipe}", [
+        ("data movement", _movement(result.movement)),
+        *_libraries(result.libraries),
+        ("artifact", str(result.artifact)),
+    ]
 
 
 @describe.register
@@ -136,6 +141,18 @@ def _instructions(total: float, by_class: dict[str, float]) -> str:
 
 def _cycles(by_core: dict[str, float]) -> str:
     return ", ".join(f"{cycles / 1e6:.1f} M ({core})" for core, cycles in by_core.items())
+
+
+def _movement(found: Movement) -> str:
+    before, after = found.before, found.after
+    return (
+        f"{before.operators} operators ({_megabytes(before)}) before layout, "
+        f"{after.operators} ({_megabytes(after)}) after"
+    )
+
+
+def _megabytes(moves: Moves) -> str:
+    return f"{moves.written_bytes / 1e6:.2f} MB"
 
 
 def _libraries(libraries: Sequence[BuiltFile]) -> Iterable[Row]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import tvm
+
 from pipeline.artifact import Artifact, BuiltLibrary, ModelInfo, write_artifact
 from pipeline.artifact.write import check_destination
 from pipeline.data.labels_file import read_labels_file
@@ -17,6 +19,7 @@ from pipeline.stages.quantize import read_formats
 from pipeline.stages.workspace import Workspace
 from pipeline.verbs.result import BuildResult, built_files
 from tvm_passes.aot import TargetSpec, resolve_target
+from tvm_passes.graph.data_movement import movement
 from tvm_passes.kernels.choices import Choices, read_choices
 from tvm_passes.lowering.io import logits_scale
 
@@ -59,8 +62,15 @@ def build(
     libraries = [
         build_stage(workspace, spec.name, module, target, dump, choices) for target in targets
     ]
-    artifact = pack(out, model, quantized, module, libraries, names)
-    return BuildResult(spec.name, artifact.manifest.model.recipe, built_files(artifact), out)
+    integer = read_module(module)
+    artifact = pack(out, model, quantized, integer, libraries, names)
+    return BuildResult(
+        model=spec.name,
+        recipe=artifact.manifest.model.recipe,
+        movement=movement(integer),
+        libraries=built_files(artifact),
+        artifact=out,
+    )
 
 
 def resolve_targets(names: Sequence[str]) -> list[TargetSpec]:
@@ -98,7 +108,7 @@ def pack(
     out: Path,
     model: FloatModel,
     quantized: Path,
-    module: Path,
+    integer: tvm.IRModule,
     libraries: Sequence[BuiltLibrary],
     names: Sequence[str],
     extra_files: Mapping[str, bytes] | None = None,
@@ -113,9 +123,10 @@ def pack(
         recipe=read_recipe(quantized).name,
         input_size=model.preprocessing.input_size,
         num_classes=model.loaded.num_classes,
-        logits_scale=logits_scale(read_module(module)),
+        logits_scale=logits_scale(integer),
         preprocessing=model.preprocessing.to_dict(),
         quantization=read_formats(quantized),  # type: ignore[arg-type]  # it is plain JSON
+        movement=movement(integer),
     )
     return write_artifact(out, info, libraries, names, extra_files)
 

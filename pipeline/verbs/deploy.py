@@ -34,6 +34,7 @@ from pipeline.verbs.result import (
     to_json,
 )
 from tvm_passes.aot import resolve_target
+from tvm_passes.graph.data_movement import movement
 from tvm_passes.lowering.io import logits_scale
 
 
@@ -120,18 +121,19 @@ def deploy(spec: ModelSpec, options: DeployOptions, workspace: Workspace) -> Dep
         for target in targets
     ]
 
-    integer = integer_logits(workspace, libraries[0].path, classes, photos)
+    logits = integer_logits(workspace, libraries[0].path, classes, photos)
     sample = photos.spread(options.device_photos)
     reference = reference_logits(workspace, module, photos, sample)
+    integer = read_module(module)
     found = accuracy(
         photos,
         float_logits(workspace, model, photos),
         simulated_logits(workspace, model, quantized, photos),
-        integer * logits_scale(read_module(module)),
+        logits * logits_scale(integer),
     )
     names = class_names(model, photos)
     extra = {"accuracy.json": to_json(found).encode()}
-    artifact = pack(options.out, model, quantized, module, libraries, names, extra)
+    artifact = pack(options.out, model, quantized, integer, libraries, names, extra)
 
     images: Sequence[LabelledImage] = [
         (photos.pixels(index, index + 1), photos.photos[index].label) for index in sample.tolist()
@@ -142,7 +144,7 @@ def deploy(spec: ModelSpec, options: DeployOptions, workspace: Workspace) -> Dep
             artifact,
             device,
             images,
-            integer[sample],
+            logits[sample],
             options.runs,
             options.warmup,
             phone_target if isinstance(device, Remote) else None,
@@ -155,9 +157,10 @@ def deploy(spec: ModelSpec, options: DeployOptions, workspace: Workspace) -> Dep
         formats=read_formats(quantized),
         accuracy=found,
         reference=ReferenceCheck(
-            len(sample), int(np.any(reference != integer[sample], axis=1).sum())
+            len(sample), int(np.any(reference != logits[sample], axis=1).sum())
         ),
         measurements=tuple(measurements),
+        movement=movement(integer),
         libraries=built_files(artifact),
         artifact=options.out,
     )

@@ -14,6 +14,7 @@ from pipeline.device import Measurement
 from pipeline.quant.evaluate import agreement, sqnr_db, top1
 from pipeline.stages.evaluate import Logits
 from pipeline.stages.photos import ValidationSet
+from tvm_passes.graph.data_movement import Movement
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class DeployResult:
     accuracy: Accuracy
     reference: ReferenceCheck
     measurements: tuple[Measurement, ...]
+    movement: Movement
     libraries: tuple[BuiltFile, ...]
     artifact: Path
 
@@ -142,6 +144,7 @@ class BuildResult:
 
     model: str
     recipe: str
+    movement: Movement
     libraries: tuple[BuiltFile, ...]
     artifact: Path
 

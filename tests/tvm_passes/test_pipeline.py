@@ -16,7 +16,7 @@ from tests.tvm_passes.aot.test_arm import pytestmark as needs_emulator
 from tests.tvm_passes.modules import Graph, build, float_value, operators
 from tvm_passes.aot import LibraryInfo, build_library, resolve_target
 from tvm_passes.errors import LoweringError
-from tvm_passes.graph.layout import moves_data
+from tvm_passes.graph.data_movement import movement, moves_data
 from tvm_passes.interpret import interpret
 from tvm_passes.kernels.isa import ISAS
 from tvm_passes.lowering.io import logits_scale
@@ -125,6 +125,12 @@ def test_views_vanish_and_operators_fuse(lowered: tvm.IRModule) -> None:
         *("layer_norm", "linear", "attention", "fused"),
         *("layer_norm", "mean", "linear"),
     ]
+
+
+def test_data_movement_is_counted_before_and_after_layouts(lowered: tvm.IRModule) -> None:
+    found = movement(lowered)
+    assert found.before.operators > found.after.operators == 5
+    assert found.before.written_bytes > found.after.written_bytes > 0
 
 
 def build_for(target: str, lowered: tvm.IRModule, out: Path) -> Path:

@@ -15,7 +15,6 @@ from tvm import relax
 
 from tvm_passes.graph.layout_rules import Space, rigid, space_of, tensors_of, with_tensors
 from tvm_passes.graph.layout_search import LayoutSearch, Node, Read
-from tvm_passes.graph.moves import copies_of
 from tvm_passes.graph.view_algebra import (
     Layout,
     Shape,
@@ -28,7 +27,7 @@ from tvm_passes.graph.view_algebra import (
     transposition,
 )
 from tvm_passes.graph.views import apply, is_view, relayout, reshaped, trace, view_step
-from tvm_passes.lowering.quantized import array_of, is_call, is_integer_call
+from tvm_passes.lowering.quantized import array_of
 from tvm_passes.ops.base import TensorSpec
 from tvm_passes.rewrite import MAIN, Scope, main_bindings, rewrite_main
 
@@ -176,21 +175,3 @@ def _arranged(values: NDArray[Any], want: Layout | None) -> NDArray[Any]:
     assert turn is not None  # a row-major layout can become any other
     shape, axes = turn
     return np.ascontiguousarray(values.reshape(shape).transpose(axes))
-
-
-def moves_data(expr: relax.Expr) -> bool:
-    """Whether ``expr`` is an operator that only moves data."""
-    copies = copies_of(expr)
-    if copies is None:
-        return is_integer_call(expr, "pad")
-    if is_call(expr, "relax.permute_dims"):
-        copy = copies[0].simplified()
-        return copy.reads != copy.writes
-    return True
-
-
-def count_moves(mod: tvm.IRModule) -> tuple[int, int]:
-    """Operators of ``main`` that only move data, and the bytes that they write."""
-    values = [binding.value for binding in main_bindings(mod)]
-    sizes = [_size(value)[1] for value in values if moves_data(value)]
-    return len(sizes), sum(sizes)

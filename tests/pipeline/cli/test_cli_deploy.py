@@ -51,6 +51,13 @@ def test_the_artifact_is_whole_and_its_library_runs(deployed, artifact):
     assert stored == deployed["accuracy"]
 
 
+def test_data_movement_is_in_the_result_and_in_the_manifest(deployed, artifact):
+    before, after = deployed["movement"]["before"], deployed["movement"]["after"]
+    assert before["operators"] > after["operators"] > 0
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    assert manifest["model"]["movement"] == deployed["movement"]
+
+
 def test_a_second_run_uses_every_stage_again(deployed, run, deploy_options, tmp_path):
     result = run(*deploy_options, "--out", tmp_path / "again", "--json")
     assert {stage: told(result.stderr, stage) for stage in STAGES} == dict.fromkeys(
@@ -93,6 +100,7 @@ def test_quantize_and_build_give_what_deploy_gives(deployed, run, inputs, artifa
     built = run("build", tmp_path / "quantized", "--out", tmp_path / "a", *inputs.options("work"))
     assert built.exit_code == 0, built.stderr
     assert told(built.stderr, "build for") == "cached"
+    assert f"{deployed['movement']['before']['operators']} operators" in built.stdout
     ours, theirs = (read_artifact(path).manifest for path in (tmp_path / "a", artifact))
     library = next(iter(theirs.libraries.values())).file
     assert ours.files[library] == theirs.files[library]

@@ -26,7 +26,8 @@ from tests.tvm_passes.modules import (
 from tests.tvm_passes.product_calls import product_calls
 from tests.tvm_passes.run_kernel import codes
 from tvm_passes.graph import layout
-from tvm_passes.graph.layout import assign_layouts, count_moves, moves_data
+from tvm_passes.graph.data_movement import moves_data
+from tvm_passes.graph.layout import assign_layouts
 from tvm_passes.graph.layout_search import LayoutSearch
 from tvm_passes.graph.view_algebra import Layout, Permute, Shape, normalize
 from tvm_passes.interpret import interpret
@@ -371,31 +372,6 @@ def test_the_second_operand_of_a_product_keeps_its_rows(order: list[int], transp
     assert config.transpose_b == transposed
     views = [b.value for b in main_bindings(after) if moves_data(b.value)]
     assert all(int(view.attrs.axes[-1]) == len(view.attrs.axes) - 1 for view in views)
-
-
-def test_moves_data_knows_copies_from_reinterpretations() -> None:
-    x = relax.Var("x", relax.TensorType((1, 4, 1, 6), "int8"))
-    graph = Graph(relax.BlockBuilder())
-
-    def moves(expr: Any) -> bool:
-        return moves_data(graph.builder.normalize(expr))
-
-    assert not moves(relax.op.permute_dims(x, [2, 1, 0, 3]))  # only axes of extent 1
-    assert moves(relax.op.permute_dims(x, [0, 3, 2, 1]))
-    assert not moves(relax.op.reshape(x, (24,)))
-    assert moves(relax.op.strided_slice(x, [1], [0], [2]))
-    assert moves(relax.op.concat([x, x], 0))
-    assert moves(call("pad", PadConfig((1, 1), (1, 1), 0), x))
-    assert not moves(call("requantize", REQUANTIZE, x))
-
-
-def test_moves_are_counted_with_the_bytes_they_write() -> None:
-    def body(emit: Callable[..., relax.Var], x: relax.Var) -> relax.Expr:
-        flat = emit(relax.op.reshape(x, (6, 8)))
-        turned = emit(relax.op.permute_dims(flat, [1, 0]))
-        return emit(relax.op.concat([turned, turned], 0))
-
-    assert count_moves(build([((2, 3, 8), "int16")], lambda g, x: body(g.emit, x))) == (2, 288)
 
 
 @dataclass(frozen=True)
