@@ -1,6 +1,6 @@
-"""What a run leaves on disk: the artifact directory, and a cache of finished stages.
+"""The artifact: the directory that a run is for.
 
-An artifact holds
+It holds
 
     lib/<target>/libpocketvit_<model>.so    one library per target
     include/pocketvit.h                     its C interface
@@ -10,7 +10,6 @@ An artifact holds
 
 from pipeline.artifact.manifest import LibraryEntry, Manifest, ModelInfo
 from pipeline.artifact.read import Artifact, read_artifact
-from pipeline.artifact.stages import hash_inputs, run_stage
 from pipeline.artifact.write import BuiltLibrary, write_artifact
 
 __all__ = [
@@ -19,8 +18,6 @@ __all__ = [
     "LibraryEntry",
     "Manifest",
     "ModelInfo",
-    "hash_inputs",
     "read_artifact",
-    "run_stage",
     "write_artifact",
 ]

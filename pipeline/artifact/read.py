@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.artifact.hashing import sha256_file
 from pipeline.artifact.manifest import MANIFEST, Manifest
 from pipeline.errors import UserError
+from pipeline.files.hashing import sha256_file
 
 
 @dataclass(frozen=True)

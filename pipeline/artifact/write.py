@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipeline.artifact.hashing import sha256_file
 from pipeline.artifact.manifest import HEADER, LABELS, MANIFEST, LibraryEntry, Manifest, ModelInfo
 from pipeline.artifact.read import Artifact
-from pipeline.artifact.staging import check_writable, staged_directory
 from pipeline.errors import UserError
+from pipeline.files.hashing import sha256_file
+from pipeline.files.staging import check_writable, staged_directory
 from tvm_passes.aot import LibraryReport, TargetSpec
 from tvm_passes.aot.library import public_header
 

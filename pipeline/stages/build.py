@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.artifact import BuiltLibrary
 from pipeline.progress import Step
-from pipeline.stages.lower import read_module
+from pipeline.stages.integer_module import read_module
 from pipeline.stages.workspace import Workspace
 from tvm_passes.aot import LibraryInfo, LibraryReport, TargetSpec, build_library
 from tvm_passes.graph.select import chosen

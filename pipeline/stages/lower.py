@@ -5,16 +5,14 @@ from pathlib import Path
 
 import tvm
 
-import tvm_passes.ops  # noqa: F401  the operators must be known before a module is read
 from pipeline.frontend.importer import import_quantized
 from pipeline.progress import Step
 from pipeline.quant.storage import DESCRIPTION
 from pipeline.stages.float_model import FloatModel
+from pipeline.stages.integer_module import MODULE, write_module
 from pipeline.stages.quantize import open_quantized
 from pipeline.stages.workspace import Workspace
 from tvm_passes.pipeline import LOWERING, lower
-
-MODULE = "integer.json"
 
 
 def lower_stage(
@@ -34,8 +32,7 @@ def lower_stage(
     """
 
     def produce(folder: Path, step: Step) -> None:
-        module = _lower(model, quantized, None, step)
-        (folder / MODULE).write_text(tvm.ir.save_json(module))
+        write_module(_lower(model, quantized, None, step), folder)
 
     if dump is not None:
         with workspace.reporter.step(f"write phases to {dump}", len(LOWERING)) as step:
@@ -44,11 +41,6 @@ def lower_stage(
         "lower", {}, produce, files=[quantized / DESCRIPTION], total=len(LOWERING)
     )
     return result / MODULE
-
-
-def read_module(path: Path) -> tvm.IRModule:
-    """The integer module in a file."""
-    return tvm.ir.load_json(path.read_text())
 
 
 def _lower(model: FloatModel, quantized: Path, dump: Path | None, step: Step) -> tvm.IRModule:

@@ -9,8 +9,8 @@ from pathlib import Path
 import platformdirs
 from pydantic import JsonValue
 
-from pipeline.artifact import hash_inputs, run_stage
 from pipeline.progress import Reporter, Silent, Step
+from pipeline.stages.cache import hash_inputs, run_stage
 
 TOOLS = ("apache-tvm", "apache-tvm-ffi", "numpy", "pillow", "timm", "torch")
 

@@ -14,7 +14,8 @@ from pipeline.quant.storage import read_recipe
 from pipeline.stages.build import build_stage
 from pipeline.stages.class_names import class_names
 from pipeline.stages.float_model import FloatModel, load_spec
-from pipeline.stages.lower import lower_stage, read_module
+from pipeline.stages.integer_module import read_module
+from pipeline.stages.lower import lower_stage
 from pipeline.stages.quantize import read_formats
 from pipeline.stages.workspace import Workspace
 from pipeline.verbs.result import BuildResult, built_files

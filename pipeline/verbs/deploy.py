@@ -12,16 +12,15 @@ from pipeline.models import ModelSpec
 from pipeline.quant.recipe import load_recipe
 from pipeline.stages.build import build_stage
 from pipeline.stages.class_names import class_names
-from pipeline.stages.evaluate import (
-    float_logits,
-    integer_logits,
-    reference_logits,
-    simulated_logits,
-)
+from pipeline.stages.float_logits import float_logits
 from pipeline.stages.float_model import FloatModel
-from pipeline.stages.lower import lower_stage, read_module
+from pipeline.stages.integer_logits import integer_logits
+from pipeline.stages.integer_module import read_module
+from pipeline.stages.lower import lower_stage
 from pipeline.stages.photos import draw_calibration, scan_validation
 from pipeline.stages.quantize import quantize_stage, read_formats
+from pipeline.stages.reference_logits import reference_logits
+from pipeline.stages.simulated_logits import simulated_logits
 from pipeline.stages.workspace import Workspace
 from pipeline.verbs.build import pack, read_kernel_configs, resolve_targets
 from pipeline.verbs.choice import Choice, Emulated, Remote

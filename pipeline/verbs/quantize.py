@@ -3,15 +3,16 @@
 import shutil
 from pathlib import Path
 
-from pipeline.artifact.staging import check_writable, staged_directory
 from pipeline.errors import UserError
+from pipeline.files.staging import check_writable, staged_directory
 from pipeline.models import ModelSpec
 from pipeline.quant.recipe import load_recipe
 from pipeline.quant.storage import DESCRIPTION
-from pipeline.stages.evaluate import float_logits, simulated_logits
+from pipeline.stages.float_logits import float_logits
 from pipeline.stages.float_model import FloatModel, save_spec
 from pipeline.stages.photos import draw_calibration, scan_validation
 from pipeline.stages.quantize import quantize_stage, read_formats
+from pipeline.stages.simulated_logits import simulated_logits
 from pipeline.stages.workspace import Workspace
 from pipeline.verbs.result import QuantizeResult, accuracy
 

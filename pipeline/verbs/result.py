@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.artifact import Artifact
 from pipeline.device import Measurement
 from pipeline.quant.evaluate import agreement, sqnr_db, top1
-from pipeline.stages.evaluate import Logits
+from pipeline.stages.logits import Logits
 from pipeline.stages.photos import ValidationSet
 from tvm_passes.graph.data_movement import Movement
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.artifact.staging import staged_directory
 from pipeline.errors import UserError
+from pipeline.files.staging import staged_directory
 from scripts.benchmark.environments import Cache, python_of
 from scripts.benchmark.peers import PEERS, Peer
 from scripts.benchmark.source import Source

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.artifact.staging import staged_directory
 from pipeline.data.calibration import calibration_images
+from pipeline.files.staging import staged_directory
 from scripts.benchmark.networks import Network, count_macs, load_network
 from scripts.benchmark.source import Source
 

@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from pipeline.errors import UserError
-from pipeline.stages.lower import read_module
+from pipeline.stages.integer_module import read_module
 from scripts.benchmark.environments import Cache
 from scripts.benchmark.export import export
 from scripts.benchmark.host import choose_cores

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.artifact.staging import staged_directory
 from pipeline.errors import UserError
+from pipeline.files.staging import staged_directory
 from scripts.benchmark.environments import Cache
 from scripts.benchmark.peers import Peer
 

@@ -146,7 +146,7 @@ def test_a_full_disk_is_one_sentence(deployed, run, deploy_options, tmp_path, mo
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pipeline.stages.evaluate.np.save", full)
+    monkeypatch.setattr("pipeline.stages.logits.np.save", full)
     result = run(*deploy_options, "--limit", 5, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr.splitlines()[-1]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifact import hash_inputs, run_stage, stages
 from pipeline.errors import UserError
+from pipeline.stages import cache
+from pipeline.stages.cache import hash_inputs, run_stage
 
 
 class Producer:
@@ -39,7 +40,7 @@ def test_other_inputs_another_name_or_other_code_make_another_result(
     produce = Producer()
     results = {run_stage(tmp_path, "a", "1", produce), run_stage(tmp_path, "a", "2", produce)}
     results.add(run_stage(tmp_path, "b", "1", produce))
-    monkeypatch.setattr(stages, "code_version", lambda: "tomorrow")
+    monkeypatch.setattr(cache, "code_version", lambda: "tomorrow")
     results.add(run_stage(tmp_path, "a", "1", produce))
     assert len(results) == produce.calls == 4
 

@@ -10,8 +10,8 @@ from pydantic import JsonValue
 
 import pipeline
 import tvm_passes
-from pipeline.artifact.hashing import sha256_file
-from pipeline.artifact.staging import staged_directory
+from pipeline.files.hashing import sha256_file
+from pipeline.files.staging import staged_directory
 
 
 def run_stage(

@@ -1,0 +1,1 @@
+"""Files and folders: what they contain, and how they come to be whole."""
