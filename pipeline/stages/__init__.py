@@ -1,6 +1,7 @@
 """The stations from a model and photos to libraries and figures, each cached by its inputs.
 
 workspace         the cache, and the reporter that hears of every stage
+sources           the code that each stage depends on
 float_model       the timm model and its canonical graph, made when first needed
 photos            what is calibrated on, what is validated on, and that they are apart
 class_names       the names of the classes

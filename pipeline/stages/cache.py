@@ -3,13 +3,10 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 from pydantic import JsonValue
 
-import pipeline
-import tvm_passes
 from pipeline.files.hashing import sha256_file
 from pipeline.files.staging import staged_directory
 
@@ -19,8 +16,7 @@ def run_stage(
 ) -> Path:
     """Folder with the result of a stage, made by ``produce`` unless it is there already.
 
-    A result is found again only for the same inputs and the same code of this package. It is
-    written under a temporary name and renamed, so that what is there is complete.
+    It is written under a temporary name and renamed, so that what is there is complete.
 
     Args:
         cache_dir: folder of all results.
@@ -31,7 +27,7 @@ def run_stage(
     Raises:
         UserError: the disk is full.
     """
-    key = hashlib.sha256(f"{name}\n{inputs_hash}\n{code_version()}".encode()).hexdigest()
+    key = hashlib.sha256(f"{name}\n{inputs_hash}".encode()).hexdigest()
     result = cache_dir / f"{name}-{key[:20]}"
     if not result.is_dir():
         with staged_directory(result, replace=False) as staged:
@@ -43,16 +39,3 @@ def hash_inputs(values: Mapping[str, JsonValue], files: Sequence[Path] = ()) -> 
     """SHA-256 of named values and of the contents of files, in this order; not of their paths."""
     parts = [json.dumps(values, sort_keys=True), *map(sha256_file, files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-@cache
-def code_version() -> str:
-    """SHA-256 of all source files of the two packages."""
-    digest = hashlib.sha256()
-    for package in (pipeline, tvm_passes):
-        root = Path(package.__path__[0])
-        for path in sorted(root.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                digest.update(path.relative_to(root).as_posix().encode())
-                digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from pipeline.progress import Reporter, Silent, Step
 from pipeline.stages.cache import hash_inputs, run_stage
+from pipeline.stages.sources import code_version
 
 TOOLS = ("apache-tvm", "apache-tvm-ffi", "numpy", "pillow", "timm", "torch")
 
@@ -44,7 +45,7 @@ class Workspace:
         """Folder with a stage's result, made unless it is there already.
 
         Args:
-            name: of the stage.
+            name: of the stage, a key of `SOURCES`.
             inputs: all that the result depends on, besides our own code and the tools' versions.
             produce: writes the result into the empty folder that it is given.
             files: files that the result depends on by their content.
@@ -72,8 +73,12 @@ class Workspace:
             made = True
             produce(folder)
 
-        key = hash_inputs({"inputs": dict(inputs), "tools": dict(_tool_versions())}, files)
-        return run_stage(self.folder, name, key, make), made
+        values: dict[str, JsonValue] = {
+            "inputs": dict(inputs),
+            "code": code_version(name),
+            "tools": dict(_tool_versions()),
+        }
+        return run_stage(self.folder, name, hash_inputs(values, files), make), made
 
 
 @cache
