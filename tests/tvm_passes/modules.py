@@ -105,8 +105,13 @@ def apply_rules(mod: tvm.IRModule, *rules: Rule) -> tvm.IRModule:
 
 def assert_rewrites(before: tvm.IRModule, after: tvm.IRModule, *rules: Rule) -> None:
     """Assert that ``rules`` turn ``before`` into ``after``."""
-    unchanged = rewrite_main(after, lambda scope, expr: None)  # the same frame of bindings
-    tvm.ir.assert_structural_equal(apply_rules(before, *rules), unchanged)
+    assert_module(apply_rules(before, *rules), after)
+
+
+def assert_module(got: tvm.IRModule, expected: tvm.IRModule) -> None:
+    """Assert that a pass has made the module ``expected``."""
+    unchanged = rewrite_main(expected, lambda scope, expr: None)  # the same frame of bindings
+    tvm.ir.assert_structural_equal(got, unchanged)
 
 
 def operators(mod: tvm.IRModule) -> list[str]:

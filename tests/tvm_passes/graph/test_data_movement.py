@@ -6,6 +6,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from tests.tvm_passes.graph.networks import REQUANTIZE
 from tests.tvm_passes.modules import Graph, build
 from tvm_passes.graph.data_movement import (
     MOVES,
@@ -18,10 +19,7 @@ from tvm_passes.graph.data_movement import (
 )
 from tvm_passes.graph.layout import assign_layouts
 from tvm_passes.ops.base import call
-from tvm_passes.ops.elementwise import requantize_config
 from tvm_passes.ops.pad import PadConfig
-
-REQUANTIZE = requantize_config(0.5, 3, 0.7, -1, -128, 127, "int8")
 
 
 def test_moves_data_knows_copies_from_reinterpretations() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from tests.tvm_passes.graph.networks import assert_same
 from tests.tvm_passes.modules import apply_rules, build, configs, operators
 from tests.tvm_passes.run_kernel import codes
 from tvm_passes.graph.fuse import fuse_epilogue
-from tvm_passes.interpret import interpret
 from tvm_passes.ops.add import add_config
 from tvm_passes.ops.base import call
 from tvm_passes.ops.elementwise import requantize_config
@@ -51,8 +51,7 @@ def fused(
     """Operators and steps of the last fused one after the pass, proved to compute the same."""
     before = build(inputs, lambda graph, *x: body(graph.emit, *x))
     after = apply_rules(before, fuse_epilogue)
-    arrays = [codes(dtype, *shape) for shape, dtype in inputs]
-    np.testing.assert_array_equal(interpret(after, *arrays), interpret(before, *arrays))
+    assert_same(before, after)
     found = [config.steps for config in configs(after, "fused")]
     return operators(after), [step.operator for step in found[-1]] if found else [], after
 
