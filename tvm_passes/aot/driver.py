@@ -14,7 +14,7 @@ from tvm_passes.aot.targets import TargetSpec
 from tvm_passes.errors import LoweringError
 
 # ARM feature -> which word of the auxiliary vector, which bit (Linux, asm/hwcap.h).
-HWCAPS = {"asimddp": ("AT_HWCAP", 20), "i8mm": ("AT_HWCAP2", 13)}
+HWCAPS = {"asimdrdm": ("AT_HWCAP", 12), "asimddp": ("AT_HWCAP", 20), "i8mm": ("AT_HWCAP2", 13)}
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ CPU_FEATURES: dict[str, tuple[str, ...]] = {
         "gfni",
     ),
     "neon": (),
-    "neon-dotprod": ("asimddp",),
-    "neon-i8mm": ("asimddp", "i8mm"),
+    "neon-dotprod": ("asimddp", "asimdrdm"),
+    "neon-i8mm": ("asimddp", "asimdrdm", "i8mm"),
 }
 
 

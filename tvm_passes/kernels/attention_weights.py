@@ -18,6 +18,7 @@ from tvm_passes.kernels.builder import (
 from tvm_passes.kernels.fixed_point import (
     constant,
     mulhrs,
+    mulhrs_add,
     narrow,
     rounding_shift_narrow,
     saturating_shift_left,
@@ -88,7 +89,7 @@ def _octaves(distance: Expr, config: AttentionConfig, isa: Isa) -> Expr:
     else:
         steps = narrow(steps, "int16")
     steps = T.bind(steps)
-    steps = saturating_shift_left(steps, config.left)
+    steps = saturating_shift_left(steps, config.left, isa)
     return mulhrs(steps, constant(config.logit_multiplier, steps, "int16"), isa)
 
 
@@ -97,11 +98,10 @@ def exp2_codes(exponent: Expr, isa: Isa) -> Expr:
     bits = EXP2_CODE_BITS
     whole = T.bind(_rounded_whole(exponent, isa))
     fraction = T.bind(exponent << constant(16 - bits, exponent, "int16"))
-    constants = [constant(value, exponent, "int16") for value in EXP2_CODE_COEFFICIENTS]
-    curve = constants[-1]
-    for coefficient in constants[-2::-1]:
-        curve = T.bind(coefficient + mulhrs(curve, fraction, isa))
-    return _scaled(curve, whole, isa)
+    first, *inner, curve = (constant(c, exponent, "int16") for c in EXP2_CODE_COEFFICIENTS)
+    for coefficient in inner[::-1]:
+        curve = T.bind(mulhrs_add(coefficient, curve, fraction, isa))
+    return _scaled(T.bind(first + mulhrs(curve, fraction, isa)), whole, isa)  # a uint16
 
 
 def _rounded_whole(exponent: Expr, isa: Isa) -> Expr:

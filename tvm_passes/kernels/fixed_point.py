@@ -3,6 +3,8 @@
 Vectors may be wider than a register: what maps to one instruction is applied register by register.
 """
 
+from functools import partial
+
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
@@ -181,17 +183,40 @@ def _vpmulhrsw(a: Expr, b: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin("int16x32", "llvm.x86.avx512.pmul.hr.sw.512", a, b)
 
 
+def mulhrs_add(total: Expr, a: Expr, b: Expr, isa: Isa) -> Expr:
+    """``total + mulhrs(a, b)`` of int16 expressions, clamped to their range."""
+    if isa.fraction:
+        result = by_register(8, _sqrdmlah, total, a, b)
+        if result is not None:
+            return result
+    return saturating_add(total, mulhrs(a, b, isa))
+
+
+def _sqrdmlah(total: Expr, a: Expr, b: Expr) -> Expr:
+    name = "llvm.aarch64.neon.sqrdmlah.v8i16"
+    return tirx.call_llvm_pure_intrin("int16x8", name, total, a, b)
+
+
 def saturating_add(a: Expr, b: Expr) -> Expr:
     """``a + b`` of integers of the same type, clamped to its range."""
     return tirx.call_llvm_pure_intrin(str(a.ty.dtype), "llvm.sadd.sat", a, b)
 
 
-def saturating_shift_left(value: Expr, left: int) -> Expr:
+def saturating_shift_left(value: Expr, left: int, isa: Isa) -> Expr:
     """``value << left`` of int16 lanes, clamped to their range."""
     if not left:
         return value
+    if isa.arch == "aarch64":  # where LLVM takes its generic intrinsic lane by lane
+        result = by_register(8, partial(_sqshl, left), value)
+        if result is not None:
+            return result
     shift = constant(left, value, "int16")
     return tirx.call_llvm_pure_intrin(str(value.ty.dtype), "llvm.sshl.sat", value, shift)
+
+
+def _sqshl(left: int, value: Expr) -> Expr:
+    name, shift = "llvm.aarch64.neon.sqshl.v8i16", constant(left, value, "int16")
+    return tirx.call_llvm_pure_intrin("int16x8", name, value, shift)
 
 
 def rounding_shift_narrow(value: Expr, shift: int, dtype: str, isa: Isa) -> Expr:

@@ -17,6 +17,7 @@ from tvm_passes.kernels.isa import Isa
 GROUP = 4  # codes that one lane of a dot product multiplies
 BLOCK_BYTES = 16 << 10  # of input that one panel passes over, half of a first-level cache
 MOST_ROWS = 12
+UNROLLED = 48  # codes of a sum from which on LLVM keeps the loop
 SHARES = 4  # blocks at least, so that as many threads have one each
 
 
@@ -102,7 +103,7 @@ def _register_tiles(access: Access, channels: int, x_dtype: str, isa: Isa) -> li
 
     def cost(tile: tuple[int, int]) -> float:
         rows, vectors = tile
-        products = rows * vectors * GROUP
+        products, inputs = rows * vectors * GROUP, rows + vectors
         if matrix:  # of sixteen codes, like the next line
             products, loads = rows * vectors * 2, rows / 2 + vectors * 2
         elif isa.arch == "aarch64":  # codes by 16 bytes, weights by pairs of vectors
@@ -113,6 +114,8 @@ def _register_tiles(access: Access, channels: int, x_dtype: str, isa: Isa) -> li
         panels = -(-blocks // vectors)
         # epilogues work on powers of two, best on as many lanes as fill registers of codes
         short = {4: 0.0, 2: 0.1, 1: 0.25}.get(min(vectors, blocks), 0.15)
+        if isa.arch == "aarch64" and access.depth < UNROLLED and rows * vectors + inputs > 26:
+            short += 0.2  # the epilogue, mixed with an unrolled sum, needs registers too
         return pixels * ((products + loads + 3) / products + short) + 0.001 * panels
 
     return sorted(found, key=cost)

@@ -17,6 +17,7 @@ class Isa:
         dot: the four-way int8 dot product into int32 lanes: "sdot" (s8 x s8), "vpdpbusd"
             (u8 x s8) or None.
         matrix: the int8 matrix product of two rows by two rows, "smmla", or None.
+        fraction: the multiply-add of int16 fractions that rounds, "sqrdmlah", or None.
         mattr: LLVM target features.
         mcpu: LLVM CPU name, or None for the baseline of the architecture.
     """
@@ -28,18 +29,21 @@ class Isa:
     registers: int
     dot: str | None
     matrix: str | None = None
+    fraction: str | None = None
     mattr: tuple[str, ...] = ()
     mcpu: str | None = None
 
 
+_DOT = ("+neon", "+rdm", "+dotprod")  # dot products came a year after rounding multiply-adds
+
 ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("neon-dotprod", "aarch64", 4, 16, 32, "sdot", None, ("+neon", "+dotprod")),
-        Isa("neon-i8mm", "aarch64", 4, 16, 32, "sdot", "smmla", ("+neon", "+dotprod", "+i8mm")),
-        Isa("neon", "aarch64", 4, 16, 32, None, None, ("+neon",)),
-        Isa("avx512vnni", "x86", 16, 32, 32, "vpdpbusd", None, (), "icelake-server"),
-        Isa("avx2", "x86", 8, 16, 16, None, None, (), "haswell"),
+        Isa("neon-dotprod", "aarch64", 4, 16, 32, "sdot", None, "sqrdmlah", _DOT),
+        Isa("neon-i8mm", "aarch64", 4, 16, 32, "sdot", "smmla", "sqrdmlah", (*_DOT, "+i8mm")),
+        Isa("neon", "aarch64", 4, 16, 32, None, mattr=("+neon",)),
+        Isa("avx512vnni", "x86", 16, 32, 32, "vpdpbusd", mcpu="icelake-server"),
+        Isa("avx2", "x86", 8, 16, 16, None, mcpu="haswell"),
         Isa("portable", "any", 4, 8, 16, None),
     )
 }

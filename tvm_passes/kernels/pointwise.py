@@ -11,12 +11,11 @@ from tvm_passes.kernels.elementwise import codes
 from tvm_passes.kernels.fixed_point import (
     clamp,
     constant,
-    mulhrs,
+    mulhrs_add,
     requantize,
     rounding_shift,
     rounding_shift_narrow,
     saturate,
-    saturating_add,
     saturating_shift_left,
     widen,
 )
@@ -70,13 +69,9 @@ def pwl8(config: Pwl8Config, values: Sequence[Expr], tables: Sequence[Buffer], i
     """Slope and base of a segment are looked up; the rest is arithmetic on 16 bits."""
     x = T.bind(values[0])
     entries = int(tables[0].shape[0]) // (2 if isa.arch == "aarch64" else 1)
-    half = entries >> 1
-    segment = x >> constant(config.width, x, "int16")
-    if 32768 >> config.width > half:
-        segment = clamp(segment, -half, half - 1, "int16")
-    slope, base = lookup_words(tables, segment + constant(half, x, "int16"), entries, isa)
-    reach = saturating_shift_left(x, config.left)
-    line = T.bind(saturating_add(base, mulhrs(slope, reach, isa)))
+    slope, base = lookup_words(tables, x, config.width, entries, isa)
+    reach = saturating_shift_left(x, config.left, isa)
+    line = T.bind(mulhrs_add(base, slope, reach, isa))
     code = rounding_shift_narrow(line, config.shift, config.dtype, isa)
     if (config.qmin, config.qmax) == INT_RANGE[config.dtype]:
         return code

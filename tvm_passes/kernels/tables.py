@@ -15,7 +15,7 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import by_register, int32, join, lane_slice, lanes_of, load, splat
-from tvm_passes.kernels.fixed_point import constant, widen
+from tvm_passes.kernels.fixed_point import clamp, constant, saturating_shift_left, widen
 from tvm_passes.kernels.isa import Isa
 
 BLOCK = 64  # entries of one NEON lookup, and of one lookup of words in AVX-512
@@ -27,24 +27,36 @@ def split_planes(table: NDArray[np.int16]) -> NDArray[np.int8]:
 
 
 def pack_words(tables: Sequence[NDArray[Any]], isa: Isa) -> Sequence[NDArray[Any]]:
-    """Tables of words as ``lookup_words`` wants them."""
-    return [split_planes(table) for table in tables] if isa.arch == "aarch64" else tables
+    """Tables of the segments of an axis around zero, as ``lookup_words`` wants them.
+
+    The upper half comes first: the entry of a segment is its number as an unsigned one.
+    """
+    rolled = [np.roll(table, table.size // 2) for table in tables]
+    return [split_planes(table) for table in rolled] if isa.arch == "aarch64" else rolled
 
 
-def lookup_words(tables: Sequence[Buffer], index: Expr, entries: int, isa: Isa) -> list[Expr]:
-    """int16 entries of several tables at the same index.
+def lookup_words(
+    tables: Sequence[Buffer], x: Expr, width: int, entries: int, isa: Isa
+) -> list[Expr]:
+    """int16 entries of several tables for the segments in which codes lie.
 
     Args:
         tables: of ``entries`` words each, packed by ``pack_words``.
-        index: int16 lanes in [0, entries).
+        x: int16 lanes.
+        width: a segment has ``2^width`` codes; the outermost extend to the ends of the axis.
         entries: 64 or 128.
         isa: instruction set.
     """
-    lanes = lanes_of(index)
+    lanes, bits = lanes_of(x), entries.bit_length() - 1
+    top = _segment_on_top(x, 16 - bits - width, isa)  # in the uppermost bits
     if isa.arch == "aarch64" and lanes % 8 == 0:
-        bytes_ = T.bind(widen(index, "uint8"))
-        return [_words_by_bytes(table, bytes_, entries) for table in tables]
+        order = [int32(lane) for lane in range(1, 2 * lanes, 2)]
+        bytes_ = tirx.Shuffle([T.reinterpret(f"uint8x{2 * lanes}", top)], order)
+        index = T.bind(bytes_ >> constant(8 - bits, bytes_, "uint8"))
+        return [_words_by_bytes(table, index, entries) for table in tables]
+    index = widen(top, "uint16") >> constant(16 - bits, top, "uint16")
     if isa.name == "avx512vnni" and lanes in (16, 32, 64):
+        index = T.bind(widen(index, "int16"))
         whole = T.bind(index if lanes >= 32 else join([index, index]))
         found = [_permuted_words(table, whole, entries) for table in tables]
         return [T.bind(lane_slice(words, 0, lanes)) for words in found]
@@ -52,10 +64,20 @@ def lookup_words(tables: Sequence[Buffer], index: Expr, entries: int, isa: Isa) 
     if isa.arch == "aarch64":  # planes of bytes
         return [
             widen(widen(table[wide], "uint8"), "int16")
-            | (widen(table[wide + constant(entries, wide)], "int16") << constant(8, index, "int16"))
+            | (widen(table[wide + constant(entries, wide)], "int16") << constant(8, x, "int16"))
             for table in tables
         ]
     return [table[wide] for table in tables]
+
+
+def _segment_on_top(x: Expr, left: int, isa: Isa) -> Expr:
+    """``x << left``, clamped so that the uppermost bits are those of the outermost segments."""
+    if not left:
+        return x
+    if isa.arch == "aarch64":
+        return T.bind(saturating_shift_left(x, left, isa))
+    inside = clamp(x, -32768 >> left, 32767 >> left, "int16")
+    return inside << constant(left, x, "int16")
 
 
 def _words_by_bytes(table: Buffer, index: Expr, entries: int) -> Expr:

@@ -30,7 +30,7 @@ def test_a_layer_of_several_operators_leaves_the_others_alone() -> None:
 
 
 def test_products_are_counted_by_the_reference() -> None:
-    config = MatmulConfig(True, 0, 0, True, 0, 0, 1, 0, 0, 0, "int32")
+    config = MatmulConfig(True, 0, 0, True, 0, 0, 0, 0, 0, "int32")
     builder = relax.BlockBuilder()
     a = relax.Var("a", relax.TensorType((2, 3, 5), "int8"))
     with builder.function("main", [a]):

@@ -17,8 +17,9 @@ from .conftest import INFO
         ("x86_64", targets.CPU_FEATURES["avx512vnni"], "x86-64-avx512vnni"),
         ("x86_64", ("avx2", "bmi2", "fma", "avx512f"), "x86-64-avx2"),
         ("x86_64", (), "x86-64"),
-        ("aarch64", ("asimddp", "i8mm"), "aarch64-linux-i8mm"),
-        ("aarch64", ("asimddp",), "aarch64-linux"),
+        ("aarch64", ("asimddp", "asimdrdm", "i8mm"), "aarch64-linux-i8mm"),
+        ("aarch64", ("asimddp", "asimdrdm"), "aarch64-linux"),
+        ("aarch64", ("asimdrdm",), "aarch64-linux-neon"),
         ("aarch64", (), "aarch64-linux-neon"),
     ],
 )
