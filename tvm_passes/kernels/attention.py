@@ -24,20 +24,20 @@ from tvm_passes.kernels.attention_schedule import (
 )
 from tvm_passes.kernels.attention_weights import emit_weights
 from tvm_passes.kernels.builder import Accumulators, build_kernel, int32, join, load, splat, store
+from tvm_passes.kernels.dot import WORD
 from tvm_passes.kernels.fixed_point import constant, mulhi, rounding_shift, saturate, widen
 from tvm_passes.kernels.functions import held, int64, lane_max
 from tvm_passes.kernels.isa import Isa
+from tvm_passes.kernels.loops import pieces
 from tvm_passes.kernels.panel import (
     CHUNK,
-    WORD,
     Panel,
     Rows,
     for_tiles,
-    pieces,
     store_lanes,
     word_of,
 )
-from tvm_passes.kernels.panel_micro import add_column_sums, multiply
+from tvm_passes.kernels.panel_micro import PanelProduct, add_column_sums
 from tvm_passes.kernels.parallel import tasks
 from tvm_passes.kernels.registry import Kernel, kernel
 from tvm_passes.ops.attention import INVERSE_BITS, AttentionConfig
@@ -125,7 +125,7 @@ class _Head:
         self.values = Panel(shape.keys, shape.value_width, schedule.value_vectors, isa, matrix)
         self.key_panel, self.value_panel = self.keys.allocate(), self.values.allocate()
         lanes, rows = isa.lanes, schedule.rows
-        step = 32 if isa.name == "avx512vnni" else 8
+        step = 32 if isa.simd == "avx512" else 8
         self.padded = -(-shape.keys // step) * step  # length of a row of logits
         # queries lie behind the logits in one buffer: reading them again for every tile of keys is
         # cheaper than what LLVM does with them where it sees that they do not change
@@ -199,7 +199,7 @@ class _Head:
         for row in range(self.schedule.rows):
             source = first + row * stride
             if not target.packed:
-                for start, count in pieces(width):
+                for start, count in pieces(width, CHUNK):
                     target.put(row, start, widen(load(self.q, source + start, count), "int32"))
                 continue
             whole = width // CHUNK * CHUNK if target.chunk == CHUNK else 0
@@ -223,8 +223,8 @@ class _Head:
                 for vector in range(vectors):
                     at = (block + vector) * lanes
                     acc[row * vectors + vector] = self._begin((batch, head, query + row), at, last)
-            tile = (block, vectors)
-            multiply(acc, self.keys, self.key_panel, tile, self.queries, range(rows))
+            keys = (self.keys, self.key_panel, block, vectors)
+            PanelProduct(acc, *keys, self.queries, range(rows)).emit()
             for row in range(rows):
                 for vector in range(vectors):
                     value = acc[row * vectors + vector]
@@ -279,7 +279,7 @@ class _Head:
                 for index in range(count * parts * vectors):
                     acc[index] = splat(int32(0), lanes)
                 rows = [row * parts + part for part in range(count * parts)]
-                multiply(acc, values, self.value_panel, (block, vectors), self.codes, rows)
+                PanelProduct(acc, values, self.value_panel, block, vectors, self.codes, rows).emit()
                 valid = vectors * lanes - (lanes - ragged if last else 0)
                 for r in range(count):
                     sums = [
@@ -296,7 +296,7 @@ class _Head:
     ) -> None:
         """Store the first ``valid`` codes of one query; ``sums`` are registers of every plane."""
         lanes = self.isa.lanes
-        for start, width in pieces(-(-valid // lanes) * lanes):
+        for start, width in pieces(-(-valid // lanes) * lanes, CHUNK):
             registers = slice(start // lanes, (start + width) // lanes)
             value = self._finish([join(plane[registers]) for plane in sums], row, width)
             store_lanes(self.out, offset + start, value, width, min(width, valid - start))

@@ -6,12 +6,12 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import (
-    by_register,
     int32,
     join,
     lane_slice,
     lanes_of,
     load,
+    native,
     splat,
     store,
 )
@@ -109,10 +109,9 @@ def _rounded_whole(exponent: Expr, isa: Isa) -> Expr:
         amount = constant(-EXP2_CODE_BITS, part, "int16")
         return tirx.call_llvm_pure_intrin("int16x8", "llvm.aarch64.neon.srshl.v8i16", part, amount)
 
-    if isa.arch == "aarch64":
-        result = by_register(8, shifted, exponent)
-        if result is not None:
-            return result
+    result = native(isa, {"neon": (8, shifted)}, exponent)
+    if result is not None:
+        return result
     half = constant(1 << (EXP2_CODE_BITS - 1), exponent, "int16")
     return (exponent + half) >> constant(EXP2_CODE_BITS, exponent, "int16")
 
@@ -133,11 +132,7 @@ def _scaled(code: Expr, whole: Expr, isa: Isa) -> Expr:
 
         return down(right) + (down(right - one) & one)
 
-    result = None
-    if isa.arch == "aarch64":
-        result = by_register(8, shift_register, code, whole)
-    elif isa.name == "avx512vnni":
-        result = by_register(32, shift_words, code, whole)
+    result = native(isa, {"neon": (8, shift_register), "avx512": (32, shift_words)}, code, whole)
     if result is not None:
         return result
     doubled = widen(widen(code, "uint16"), "int32") << constant(1, code)
@@ -156,11 +151,7 @@ def _accumulated(sums: Expr, codes: Expr, isa: Isa) -> Expr:
         ones = constant(1, part, "int16")
         return tirx.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.pmaddw.d.512", part, ones)
 
-    wide = None
-    if isa.arch == "aarch64":
-        wide = by_register(8, pairs, codes)
-    elif isa.name == "avx512vnni":
-        wide = by_register(32, multiply_add, codes)
+    wide = native(isa, {"neon": (8, pairs), "avx512": (32, multiply_add)}, codes)
     if wide is None:
         wide = widen(codes, "int32")
     wide = T.bind(wide)
@@ -175,9 +166,8 @@ def _high_bytes(codes: Expr, isa: Isa) -> Expr:
     def narrowed(part: Expr) -> Expr:
         return tirx.call_llvm_pure_intrin("int8x8", "llvm.aarch64.neon.rshrn.v8i8", part, int32(8))
 
-    if isa.arch == "aarch64":
-        result = by_register(8, narrowed, codes)
-        if result is not None:
-            return result
+    result = native(isa, {"neon": (8, narrowed)}, codes)
+    if result is not None:
+        return result
     rounded = codes + constant(128, codes, "int16")
     return widen(rounded >> constant(8, codes, "int16"), "int8")

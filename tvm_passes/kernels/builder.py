@@ -1,6 +1,6 @@
 """Small helpers around TVM's IRBuilder, in which the kernels are written."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
@@ -11,7 +11,10 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
+from tvm_passes.kernels.isa import Isa
 from tvm_passes.ops.base import TensorSpec
+
+Form = tuple[int, Callable[..., Expr]]
 
 
 @dataclass
@@ -132,6 +135,23 @@ def by_register(lanes: int, compute: Callable[..., Expr], *values: Expr) -> Expr
         for start in range(0, total, lanes)
     ]
     return join(pieces)
+
+
+def native(isa: Isa, forms: Mapping[str, Form], *values: Expr) -> Expr | None:
+    """An instruction of the ISA's own, register by register.
+
+    Args:
+        isa: instruction set.
+        forms: for some ``Isa.simd`` the lanes of a register and what computes one.
+        values: operands, vectors of equal length.
+
+    Returns:
+        None where there is no such form, or the vectors do not divide into registers.
+    """
+    if isa.simd is None or isa.simd not in forms:
+        return None
+    lanes, compute = forms[isa.simd]
+    return by_register(lanes, compute, *values)
 
 
 def named(value: Expr) -> Expr:

@@ -17,7 +17,6 @@ from tvm_passes.kernels.depthwise_tile import (
     DepthwiseSchedule,
     Window,
     default_schedule,
-    schedules,
 )
 from tvm_passes.kernels.epilogue import Epilogue, EpiloguePlan
 from tvm_passes.kernels.gemm_tile import input_offset, uses_dot
@@ -35,14 +34,6 @@ def depthwise_window(config: Conv2dConfig, specs: Sequence[TensorSpec]) -> Windo
     geometry = ((rows, columns), w.shape[1:3], config.strides, config.dilation)
     down, across = (Axis(*axis) for axis in zip(*geometry, strict=True))
     return Window(down, across, channels, x.shape[2])
-
-
-def depthwise_space(window: Window, x_dtype: str, isa: Isa) -> Iterator[DepthwiseSchedule]:
-    """All schedules, the default one first."""
-    dot = uses_dot(x_dtype, isa)
-    default = default_schedule(window, dot, isa)
-    yield default
-    yield from (schedule for schedule in schedules(window, dot, isa) if schedule != default)
 
 
 def depthwise_kernel(

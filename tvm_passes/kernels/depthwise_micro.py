@@ -16,14 +16,13 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.errors import LoweringError
-from tvm_passes.kernels.builder import int32, join, lane_slice, lanes_of, load, splat
+from tvm_passes.kernels.builder import int32, join, lane_slice, lanes_of, load
 from tvm_passes.kernels.depthwise_tile import DOT, SLOTS, DepthwiseSchedule, RowPlan, Window
+from tvm_passes.kernels.dot import dot, flip_signs
 from tvm_passes.kernels.fixed_point import widen
 from tvm_passes.kernels.gemm_tile import input_offset
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.windows import Held, Vectors
-
-SIGN_FLIP = -0x80  # xor turns s8 into u8 plus 128, and back
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,7 @@ class DotTaps(Taps):
     def _operand(self, vector: Expr) -> Expr:
         if not input_offset(self.x_dtype, self.isa):
             return vector
-        lanes = lanes_of(vector)
-        flip = splat(tirx.const(SIGN_FLIP, "int8"), lanes)
-        return T.reinterpret(f"int8x{lanes}", vector) ^ flip
+        return flip_signs(T.reinterpret(f"int8x{lanes_of(vector)}", vector))
 
     def accumulate(
         self, row: int, columns: Sequence[Vectors], weights: Vectors, bias: Vectors
@@ -116,7 +113,7 @@ class DotTaps(Taps):
                 cell = (index * len(columns) + tap) * self.vectors
                 for v in range(self.vectors):
                     data = column[term.group * self.vectors + v]
-                    sums[v] = _dot(sums[v], data, weights[cell + v], self.isa)
+                    sums[v] = dot(sums[v], data, weights[cell + v], self.isa)
         return [Held(total).get() for total in sums]
 
 
@@ -193,15 +190,6 @@ def _zip(a: Expr, b: Expr) -> list[Expr]:
     return [
         T.bind(tirx.Shuffle([a, b], turns[start : start + 16])) for start in range(0, 2 * lanes, 16)
     ]
-
-
-def _dot(acc: Expr, data: Expr, weights: Expr, isa: Isa) -> Expr:
-    """``acc`` plus the four-way products of one register."""
-    lanes, name = isa.lanes, "llvm.x86.avx512.vpdpbusd.512"
-    if isa.dot == "sdot":
-        name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
-    codes = T.reinterpret(f"{'int8' if isa.dot == 'sdot' else 'uint8'}x{lanes * SLOTS}", data)
-    return tirx.call_llvm_pure_intrin(f"int32x{lanes}", name, acc, codes, weights)
 
 
 def _rows(

@@ -110,19 +110,23 @@ class DepthwiseSchedule:
 
 
 def schedules(window: Window, dot: bool, isa: Isa) -> Iterator[DepthwiseSchedule]:
-    """All schedules worth trying.
+    """All schedules worth trying, the default one first.
 
     Args:
         window: the convolution.
         dot: whether the dot product takes the input.
         isa: instruction set.
     """
+    default = default_schedule(window, dot, isa)
+    yield default
     most = min(4, max(1, window.channels // isa.lanes))
     method = DOT if dot else MULTIPLY
     for vectors in range(1, most + 1):
         for rows in range(1, min(4, window.rows.count) + 1):
             for columns in range(1, min(8, window.columns.count) + 1):
-                yield DepthwiseSchedule(method, rows, columns, vectors)
+                schedule = DepthwiseSchedule(method, rows, columns, vectors)
+                if schedule != default:
+                    yield schedule
 
 
 def default_schedule(window: Window, dot: bool, isa: Isa) -> DepthwiseSchedule:

@@ -7,7 +7,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx import Buffer
 
-from tvm_passes.kernels.builder import by_register, int32
+from tvm_passes.kernels.builder import int32, native
 from tvm_passes.kernels.fixed_point import (
     constant,
     requantize,
@@ -88,9 +88,8 @@ def _sum(
 ) -> Expr:
     a = _centred_words(a, config.zero_a, config.left_a)
     b = _centred_words(b, config.zero_b, config.left_b)
-    value = None
-    if isa.name == "avx512vnni":
-        value = by_register(32, partial(_interleaved_sum, config.shift), a, b, factor_a, factor_b)
+    forms = {"avx512": (32, partial(_interleaved_sum, config.shift))}
+    value = native(isa, forms, a, b, factor_a, factor_b)
     if value is None:
         terms = widen(a, "int32") * widen(factor_a, "int32")
         terms = terms + widen(b, "int32") * widen(factor_b, "int32")

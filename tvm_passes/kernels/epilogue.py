@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
@@ -18,6 +17,8 @@ from tvm_passes.kernels.builder import join, lane_slice, lanes_of, load, splat, 
 from tvm_passes.kernels.fixed_point import rescale, saturate
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.lanes import LANE_OPERATORS
+from tvm_passes.kernels.loops import pieces
+from tvm_passes.kernels.pad import emit_borders
 from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.fused import Step
 from tvm_passes.ops.gemm import LinearConfig
@@ -148,30 +149,8 @@ class Epilogue:
 
     def fill_borders(self) -> None:
         """Store the padding, if there is any; once per call of the kernel."""
-        pad = self.plan.pad
-        if pad is None:
-            return
-        _, height, width, _ = self.plan.out.shape
-        row = (width + pad.before[1] + pad.after[1]) * self.channels
-        side = (pad.before[1] + pad.after[1]) * self.channels
-        first = pad.before[0] * row + pad.before[1] * self.channels
-        between = first + width * self.channels
-        self._fill(0, first)
-        if side:
-            with T.serial(0, height - 1) as index:
-                self._fill(between + index * row, side)
-        last = between + (height - 1) * row
-        self._fill(last, pad.after[1] * self.channels + pad.after[0] * row)
-
-    def _fill(self, start: Expr | int, count: int) -> None:
-        assert self.plan.pad is not None
-        value = tirx.const(self.plan.pad.value, str(self.out.dtype))
-        width = self.isa.wide
-        if count // width:
-            with T.serial(0, count // width) as index:
-                store(self.out, start + index * width, splat(value, width), width)
-        for position in range(count // width * width, count):
-            T.buffer_store(self.out, value, [start + position])
+        if self.plan.pad is not None:
+            emit_borders(self.plan.pad, self.plan.out, self.out)
 
     def store(
         self,
@@ -198,10 +177,10 @@ class Epilogue:
             before, after = self.plan.pad.before, self.plan.pad.after
             width = before[1] + self.columns + after[1]
             target = (row + before[0]) * width + column + before[1]
-        split = [_pieces(each, valid) for each in accs]
+        split = [_split(each, valid) for each in accs]
         for position, (start, lanes, _) in enumerate(split[0]):
             first = channel + start
-            pixels = [pieces[position][2] for pieces in split]
+            pixels = [groups[position][2] for groups in split]
             together = TOGETHER if self.isa.dot else self.isa.wide
             # one lane each: TVMScript cannot read vectors of two
             for at, count in _groups(len(pixels), 1 if lanes == 1 else together // lanes):
@@ -209,7 +188,7 @@ class Epilogue:
                 codes = self._codes(pixels[at : at + count], first, offset)
                 for index in range(count):
                     offset = (target + at + index) * self.channels + first
-                    store(self.out, offset, _part(codes, index, lanes), lanes)
+                    store(self.out, offset, lane_slice(codes, index * lanes, lanes), lanes)
 
     def _codes(self, pixels: Sequence[Expr], channel: Expr, offset: Expr) -> Expr:
         lanes, count = lanes_of(pixels[0]), len(pixels)
@@ -260,34 +239,16 @@ def _groups(count: int, most: int) -> list[tuple[int, int]]:
     return groups
 
 
-def _part(codes: Expr, index: int, lanes: int) -> Expr:
-    if lanes_of(codes) == lanes:
-        return codes
-    if lanes == 1:
-        return tirx.Shuffle([codes], [tirx.const(index, "int32")])
-    return lane_slice(codes, index * lanes, lanes)
-
-
-def _pieces(accs: Sequence[Expr], valid: int) -> list[tuple[int, int, Expr]]:
+def _split(accs: Sequence[Expr], valid: int) -> list[tuple[int, int, Expr]]:
     """First lane, lanes and vector of groups of lanes, each as wide as a power of two allows."""
-    each = lanes_of(accs[0])
-    pieces, start = [], 0
-    while start < valid:
-        lanes = 1 << (valid - start).bit_length() - 1
-        lanes = 1 if lanes == 2 else lanes  # TVMScript cannot read vectors of two lanes
+    each, groups = lanes_of(accs[0]), []
+    for start, lanes in pieces(valid, valid):
         if lanes >= each:
-            piece = join(accs[start // each : (start + lanes) // each])
+            group = join(accs[start // each : (start + lanes) // each])
         else:
-            piece = _lanes(accs[start // each], start % each, lanes)
-        pieces.append((start, lanes, piece))
-        start += lanes
-    return pieces
-
-
-def _lanes(vector: Expr, start: int, lanes: int) -> Expr:
-    if lanes == 1:
-        return tirx.Shuffle([vector], [tirx.const(start, "int32")])
-    return lane_slice(vector, start, lanes)
+            group = lane_slice(accs[start // each], start % each, lanes)
+        groups.append((start, lanes, group))
+    return groups
 
 
 def finish(acc: Expr, multiplier: Expr, config: LinearConfig, isa: Isa) -> Expr:

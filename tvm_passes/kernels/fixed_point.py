@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
-from tvm_passes.kernels.builder import by_register, named
+from tvm_passes.kernels.builder import by_register, lanes_of, named, native
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.numerics import INT_RANGE
 
@@ -34,14 +34,10 @@ def widen(expr: Expr, dtype: str) -> Expr:
 
 def mulhi(acc: Expr, multiplier: Expr, isa: Isa) -> Expr:
     """``floor(acc * multiplier / 2^31)`` of int32 expressions."""
-    if isa.arch == "aarch64":
-        result = by_register(4, _sqdmulh, acc, multiplier)
-        if result is not None:
-            return result
-    if isa.name == "avx512vnni":
-        result = by_register(16, _even_odd_mulhi, acc, multiplier)
-        if result is not None:
-            return result
+    forms = {"neon": (4, _sqdmulh), "avx512": (16, _even_odd_mulhi)}
+    result = native(isa, forms, acc, multiplier)
+    if result is not None:
+        return result
     product = widen(acc, "int64") * widen(multiplier, "int64")
     return widen(product >> constant(31, product, "int64"), "int32")
 
@@ -89,10 +85,9 @@ def rounding_shift(value: Expr, shift: Expr, isa: Isa) -> Expr:
 
     Written without a wider type: the bit below the cut is the carry.
     """
-    if isa.arch == "aarch64":
-        result = by_register(4, _srshl, value, shift)
-        if result is not None:
-            return result
+    result = native(isa, {"neon": (4, _srshl)}, value, shift)
+    if result is not None:
+        return result
     one = constant(1, value)
     value = named(value) if str(value.ty.dtype) != "int32" else value  # scalars: see ``held``
     return (value >> shift) + ((value >> (shift - one)) & one)
@@ -108,14 +103,10 @@ def rescale(acc: Expr, multiplier: Expr, left: int, isa: Isa) -> Expr:
     """``numerics.rescale`` of int32 accumulators, to int32."""
     if left:
         acc = acc << constant(left, acc)
-    if isa.arch == "aarch64":
-        result = by_register(4, _sqrdmulh, acc, multiplier)
-        if result is not None:
-            return result
-    if isa.name == "avx512vnni":
-        result = by_register(16, _even_odd_rescale, acc, multiplier)
-        if result is not None:
-            return result
+    forms = {"neon": (4, _sqrdmulh), "avx512": (16, _even_odd_rescale)}
+    result = native(isa, forms, acc, multiplier)
+    if result is not None:
+        return result
     product = widen(acc, "int64") * widen(multiplier, "int64")
     half = constant(1 << 30, product, "int64")
     return widen((product + half) >> constant(31, product, "int64"), "int32")
@@ -164,11 +155,7 @@ def saturate(value: Expr, qmin: int, qmax: int, dtype: str, zero_point: int = 0)
 
 def mulhrs(a: Expr, b: Expr, isa: Isa) -> Expr:
     """``(a * b + 2^14) >> 15`` of int16 expressions that are not both -2^15."""
-    result = None
-    if isa.arch == "aarch64":
-        result = by_register(8, _sqrdmulh_words, a, b)
-    elif isa.name == "avx512vnni":
-        result = by_register(32, _vpmulhrsw, a, b)
+    result = native(isa, {"neon": (8, _sqrdmulh_words), "avx512": (32, _vpmulhrsw)}, a, b)
     if result is not None:
         return result
     product = widen(a, "int32") * widen(b, "int32")
@@ -206,10 +193,10 @@ def saturating_shift_left(value: Expr, left: int, isa: Isa) -> Expr:
     """``value << left`` of int16 lanes, clamped to their range."""
     if not left:
         return value
-    if isa.arch == "aarch64":  # where LLVM takes its generic intrinsic lane by lane
-        result = by_register(8, partial(_sqshl, left), value)
-        if result is not None:
-            return result
+    # LLVM takes its generic intrinsic lane by lane on NEON
+    result = native(isa, {"neon": (8, partial(_sqshl, left))}, value)
+    if result is not None:
+        return result
     shift = constant(left, value, "int16")
     return tirx.call_llvm_pure_intrin(str(value.ty.dtype), "llvm.sshl.sat", value, shift)
 
@@ -221,26 +208,29 @@ def _sqshl(left: int, value: Expr) -> Expr:
 
 def rounding_shift_narrow(value: Expr, shift: int, dtype: str, isa: Isa) -> Expr:
     """``rounding_shift``, saturated: int32 to int16, or int16 by 1 to 8 bits to int8 or uint8."""
-    wide = str(value.ty.dtype).startswith("int32")
-    if isa.arch == "aarch64" and shift <= (16 if wide else 8):
-        lanes, kind = (4, "v4i16") if wide else (8, "v8i8")
-        name = f"llvm.aarch64.neon.{'sqrshrun' if dtype == 'uint8' else 'sqrshrn'}.{kind}"
-
-        def narrowed(part: Expr) -> Expr:
-            amount = tirx.const(shift, "int32")
-            return tirx.call_llvm_pure_intrin(f"{dtype}x{lanes}", name, part, amount)
-
-        result = by_register(lanes, narrowed, value)
+    if str(value.ty.dtype).startswith("int32"):
+        forms = {"neon": (4, partial(_sqrshrn, shift, dtype))} if shift <= 16 else {}
+        result = native(isa, forms, value)
         if result is not None:
             return result
-    if wide:
         return narrow(rounding_shift(value, constant(shift, value), isa), dtype)
-    if isa.name == "avx512vnni":
-        factor = constant(1 << (15 - shift), value, "int16")
-        result = by_register(32, _vpmulhrsw, value, factor)
-        if result is not None:
-            return narrow(result, dtype)
+    result = native(isa, {"neon": (8, partial(_sqrshrn, shift, dtype))}, value)
+    if result is not None:
+        return result
+    factor = constant(1 << (15 - shift), value, "int16")
+    result = native(isa, {"avx512": (32, _vpmulhrsw)}, value, factor)
+    if result is not None:
+        return narrow(result, dtype)
     value = named(value)
     right, one = constant(shift, value, "int16"), constant(1, value, "int16")
     rounded = (value >> right) + ((value >> (right - one)) & one)
     return narrow(rounded, dtype)
+
+
+def _sqrshrn(shift: int, dtype: str, value: Expr) -> Expr:
+    lanes = lanes_of(value)
+    name = "sqrshrun" if dtype == "uint8" else "sqrshrn"
+    kind = f"v{lanes}i{dtype.removeprefix('u').removeprefix('int')}"
+    return tirx.call_llvm_pure_intrin(
+        f"{dtype}x{lanes}", f"llvm.aarch64.neon.{name}.{kind}", value, tirx.const(shift, "int32")
+    )

@@ -8,11 +8,10 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import Accumulators, int32, join, load, splat
+from tvm_passes.kernels.dot import flip_signs, sdot, vpdpbusd
 from tvm_passes.kernels.fixed_point import widen
 from tvm_passes.kernels.gemm_tile import GROUP, Access, group_starts, input_offset, uses_dot
 from tvm_passes.kernels.isa import Isa
-
-SIGN_FLIP = -0x7F7F7F80  # 0x80808080: xor turns four s8 into u8 plus 128, and back
 
 
 class MicroKernel:
@@ -123,26 +122,12 @@ class MicroKernel:
             codes = load(self.x, start, groups * GROUP)
             quad = join([codes] * (4 // groups))
             words = T.reinterpret("int32x4", quad)
-            return T.bind(words ^ splat(int32(SIGN_FLIP), 4) if self.flip else words)
-        return T.bind(splat(word ^ int32(SIGN_FLIP) if self.flip else word, self.isa.lanes))
+            return T.bind(flip_signs(words) if self.flip else words)
+        return T.bind(splat(flip_signs(word) if self.flip else word, self.isa.lanes))
 
     def _multiply_add(self, acc: Expr, codes: Expr, group: int, cell: Expr) -> Expr:
-        lanes = self.isa.lanes
         if not self.dot:
             return acc + widen(codes, "int32") * widen(cell, "int32")
         if self.isa.dot == "vpdpbusd":
-            return tirx.call_llvm_pure_intrin(
-                f"int32x{lanes}",
-                "llvm.x86.avx512.vpdpbusd.512",
-                acc,
-                T.reinterpret(f"uint8x{lanes * 4}", codes),
-                cell,
-            )
-        one = tirx.Shuffle([codes], [int32(group)] * lanes)
-        return tirx.call_llvm_pure_intrin(
-            f"int32x{lanes}",
-            "llvm.aarch64.neon.sdot.v4i32.v16i8",
-            acc,
-            cell,
-            T.reinterpret(f"int8x{lanes * 4}", one),
-        )
+            return vpdpbusd(acc, codes, cell)
+        return sdot(acc, cell, tirx.Shuffle([codes], [int32(group)] * self.isa.lanes))

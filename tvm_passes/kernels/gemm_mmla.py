@@ -14,7 +14,8 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
-from tvm_passes.kernels.builder import Accumulators, int32, load, splat, store
+from tvm_passes.kernels.builder import Accumulators, int32, load, store
+from tvm_passes.kernels.dot import exchange, flip_signs, smmla
 from tvm_passes.kernels.gemm_tile import Access, group_cells
 
 EIGHT = 8
@@ -91,8 +92,7 @@ class MmlaMicroKernel:
                 for side in range(2)
             ]
             if self.flip:
-                flip = splat(tirx.const(128, "uint8"), width)
-                pair = [T.bind(T.reinterpret(f"int8x{width}", codes ^ flip)) for codes in pair]
+                pair = [T.bind(T.reinterpret(f"int8x{width}", flip_signs(row))) for row in pair]
             for group in range(groups):
                 lanes = range(group * EIGHT, (group + 1) * EIGHT)
                 order = [int32(lane) for lane in (*lanes, *(width + lane for lane in lanes))]
@@ -108,7 +108,7 @@ class MmlaMicroKernel:
         acc = Accumulators(self.rows * vectors, LANES)
         for row in range(0, self.rows, 2):
             for v in range(vectors):
-                low, high = _exchange(biases[row][v], biases[row + 1][v])
+                low, high = exchange(biases[row][v], biases[row + 1][v])
                 index = row * vectors + 2 * v
                 acc[index], acc[index + 1] = low, high
         codes, unroll = tile * self.tile_bytes, 2
@@ -121,7 +121,7 @@ class MmlaMicroKernel:
         rows: list[list[Expr]] = []
         for row in range(0, self.rows, 2):
             halves = [acc[row * vectors + column] for column in range(2 * vectors)]
-            pairs = [_exchange(*halves[2 * v : 2 * v + 2]) for v in range(vectors)]
+            pairs = [exchange(*halves[2 * v : 2 * v + 2]) for v in range(vectors)]
             rows += [[first for first, _ in pairs], [second for _, second in pairs]]
         return rows
 
@@ -140,17 +140,4 @@ class MmlaMicroKernel:
             channels = T.bind(load(self.weights, place, PAIR))
             for pair in range(pairs):
                 index = pair * 2 * vectors + column
-                acc[index] = tirx.call_llvm_pure_intrin(
-                    "int32x4",
-                    "llvm.aarch64.neon.smmla.v4i32.v16i8",
-                    acc[index],
-                    pixels[pair],
-                    channels,
-                )
-
-
-def _exchange(first: Expr, second: Expr) -> tuple[Expr, Expr]:
-    """The low halves of two vectors, and the high ones; its own inverse."""
-    low = tirx.Shuffle([first, second], list(map(int32, (0, 1, 4, 5))))
-    high = tirx.Shuffle([first, second], list(map(int32, (2, 3, 6, 7))))
-    return low, high
+                acc[index] = smmla(acc[index], pixels[pair], channels)

@@ -10,6 +10,7 @@ class Isa:
     Attributes:
         name: key of ``ISAS``.
         arch: "aarch64", "x86" or "any".
+        simd: vectors that kernels have instructions of their own for, "neon", "avx512" or None.
         lanes: int32 lanes of one vector register.
         wide: elements per step of the element-wise kernels: LLVM splits such vectors into
             registers, and int8 data fill theirs.
@@ -24,6 +25,7 @@ class Isa:
 
     name: str
     arch: str
+    simd: str | None
     lanes: int
     wide: int
     registers: int
@@ -35,15 +37,16 @@ class Isa:
 
 
 _DOT = ("+neon", "+rdm", "+dotprod")  # dot products came a year after rounding multiply-adds
+_I8MM = (*_DOT, "+i8mm")
 
 ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("neon-dotprod", "aarch64", 4, 16, 32, "sdot", None, "sqrdmlah", _DOT),
-        Isa("neon-i8mm", "aarch64", 4, 16, 32, "sdot", "smmla", "sqrdmlah", (*_DOT, "+i8mm")),
-        Isa("neon", "aarch64", 4, 16, 32, None, mattr=("+neon",)),
-        Isa("avx512vnni", "x86", 16, 32, 32, "vpdpbusd", mcpu="icelake-server"),
-        Isa("avx2", "x86", 8, 16, 16, None, mcpu="haswell"),
-        Isa("portable", "any", 4, 8, 16, None),
+        Isa("neon-dotprod", "aarch64", "neon", 4, 16, 32, "sdot", None, "sqrdmlah", _DOT),
+        Isa("neon-i8mm", "aarch64", "neon", 4, 16, 32, "sdot", "smmla", "sqrdmlah", _I8MM),
+        Isa("neon", "aarch64", "neon", 4, 16, 32, None, mattr=("+neon",)),
+        Isa("avx512vnni", "x86", "avx512", 16, 32, 32, "vpdpbusd", mcpu="icelake-server"),
+        Isa("avx2", "x86", None, 8, 16, 16, None, mcpu="haswell"),
+        Isa("portable", "any", None, 4, 8, 16, None),
     )
 }

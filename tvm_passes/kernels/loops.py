@@ -22,14 +22,24 @@ def vector_loop(extent: int, lanes: int, emit: Callable[[Expr, int], None], work
     """
     if extent // lanes:
         tasks(extent // lanes, work * lanes, lambda index: emit(index * lanes, lanes))
-    start, width = extent // lanes * lanes, lanes // 2
+    done = extent // lanes * lanes
+    for start, width in pieces(extent - done, lanes):
+        emit(int32(done + start), width)
+
+
+def pieces(extent: int, widest: int) -> list[tuple[int, int]]:
+    """Starts and widths of the vectors that cover ``extent``, wide ones first.
+
+    Widths are powers of two up to ``widest``, but not two: TVMScript prints such vectors, and
+    cannot read them.
+    """
+    result, start = [], 0
     while start < extent:
-        if width == 2:
-            width = 1  # TVMScript prints vectors of two lanes, but cannot read them
-        while extent - start >= width:
-            emit(int32(start), width)
-            start += width
-        width //= 2
+        width = 1 << min(extent - start, widest).bit_length() - 1
+        width = 1 if width == 2 else width
+        result.append((start, width))
+        start += width
+    return result
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from tvm_passes.kernels.epilogue import finish
 from tvm_passes.kernels.fixed_point import constant, widen
 from tvm_passes.kernels.functions import lane_sum
 from tvm_passes.kernels.isa import Isa
-from tvm_passes.kernels.panel import CHUNK, Panel, Rows, for_tiles, pieces, store_lanes
-from tvm_passes.kernels.panel_micro import add_column_sums, multiply
+from tvm_passes.kernels.loops import pieces
+from tvm_passes.kernels.panel import CHUNK, Panel, Rows, for_tiles, store_lanes
+from tvm_passes.kernels.panel_micro import PanelProduct, add_column_sums
 from tvm_passes.kernels.parallel import tasks
 from tvm_passes.kernels.registry import Kernel, kernel
 from tvm_passes.ops.base import OPERATORS, TensorSpec
@@ -191,7 +192,7 @@ class _Product:
         if whole:
             with T.serial(0, whole) as chunk:
                 put(chunk * CHUNK, CHUNK)
-        for start, width in pieces(self.depth % CHUNK):
+        for start, width in pieces(self.depth % CHUNK, CHUNK):
             put(whole * CHUNK + start, width)
         if self.row_factor:
             T.buffer_store(self.row_sums, total[0] * int32(self.row_factor), [row])
@@ -209,8 +210,9 @@ class _Product:
                     if self.column_factor and index % parts == parts - 1:
                         value = load(self.sums, (block + vector) * lanes, lanes)
                     acc[index * vectors + vector] = value
-            tile = (block, vectors)
-            multiply(acc, self.panel, self.packed, tile, self.codes, range(rows * parts))
+            each = range(rows * parts)
+            tile = (self.panel, self.packed, block, vectors)
+            PanelProduct(acc, *tile, self.codes, each).emit()
             valid = vectors * lanes - (lanes - ragged if last else 0)
             for r in range(rows):
                 sums = [
@@ -224,7 +226,7 @@ class _Product:
     def _store(self, sums: Sequence[Sequence[Expr]], row: int, offset: Expr, valid: int) -> None:
         """Store the first ``valid`` outputs of one row; ``sums`` are registers of every plane."""
         lanes = self.isa.lanes
-        for start, width in pieces(-(-valid // lanes) * lanes):
+        for start, width in pieces(-(-valid // lanes) * lanes, CHUNK):
             registers = slice(start // lanes, (start + width) // lanes)
             # partial sums may exceed int32 where the whole does not
             value = widen(join(sums[-1][registers]), "uint32")

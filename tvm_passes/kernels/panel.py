@@ -18,11 +18,11 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import int32, lane_slice, lanes_of, load, splat, store, vector_type
+from tvm_passes.kernels.dot import WORD, flip_signs
 from tvm_passes.kernels.fixed_point import widen
 from tvm_passes.kernels.isa import Isa
+from tvm_passes.kernels.loops import pieces
 
-SIGN_FLIP = -0x7F7F7F80  # 0x80808080: xor turns four s8 into u8 plus 128
-WORD = 4  # codes in an int32
 CHUNK = 16  # codes in 128 bits
 
 
@@ -190,7 +190,7 @@ class Panel:
                 target = self.at(block, index, vectors, column)
                 self._store_groups(panel, target, rows, count)
 
-            for column, count in pieces(vectors * lanes - (lanes - ragged if last else 0)):
+            for column, count in pieces(vectors * lanes - (lanes - ragged if last else 0), CHUNK):
                 if whole:
                     with T.serial(0, whole) as index:
                         put(index, self.group, column, count)
@@ -217,7 +217,7 @@ class Panel:
         store(panel, at, value, count * self.elements)
 
     def _flipped(self, words: Expr) -> Expr:
-        return words ^ splat(int32(SIGN_FLIP), lanes_of(words)) if self.offset else words
+        return flip_signs(words) if self.offset else words
 
 
 def for_tiles(extent: int, tile: int, peel: bool, emit: Callable[[Expr, int, bool], None]) -> None:
@@ -234,25 +234,14 @@ def for_tiles(extent: int, tile: int, peel: bool, emit: Callable[[Expr, int, boo
         emit(int32(full * tile), rest, peel)
 
 
-def pieces(extent: int) -> list[tuple[int, int]]:
-    """Starts and widths of the vectors of 16, 8, 4 and 1 elements that cover ``extent``."""
-    result, start = [], 0
-    for width in (16, 8, 4, 1):
-        while extent - start >= width:
-            result.append((start, width))
-            start += width
-    return result
-
-
 def store_lanes(out: Buffer, offset: Expr, value: Expr, lanes: int, valid: int) -> None:
     """Store the first ``valid`` lanes of a vector."""
     if valid == lanes:
         store(out, offset, value, lanes)
         return
     value = T.bind(value)
-    for start, width in pieces(valid):
-        part = tirx.Shuffle([value], [int32(lane) for lane in range(start, start + width)])
-        store(out, offset + start, part, width)
+    for start, width in pieces(valid, CHUNK):
+        store(out, offset + start, lane_slice(value, start, width), width)
 
 
 def word_of(source: Buffer, code: Expr, valid: int) -> Expr:

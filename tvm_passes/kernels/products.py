@@ -5,15 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tvm_passes.kernels.depthwise import (
-    depthwise_kernel,
-    depthwise_space,
-    depthwise_window,
-    grouped_kernel,
-)
+from tvm_passes.kernels import depthwise_tile, gemm_tile
+from tvm_passes.kernels.depthwise import depthwise_kernel, depthwise_window, grouped_kernel
 from tvm_passes.kernels.epilogue import EpiloguePlan, plan_epilogue
 from tvm_passes.kernels.gemm import conv2d_access, gemm_kernel, linear_access
-from tvm_passes.kernels.gemm_tile import Access, GemmSchedule, schedules
+from tvm_passes.kernels.gemm_tile import Access, GemmSchedule, uses_dot
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.registry import Kernel, kernel
 from tvm_passes.ops.base import OPERATORS, TensorSpec
@@ -28,7 +24,7 @@ class Product:
     """An operator that others may be fused to.
 
     Attributes:
-        generate: ``(config, specs, plan, isa, schedule)``; specs are the operator's own five
+        generate: ``(config, specs, plan, isa, schedule)``; specs are the operator's own four
             arguments and then those of the fused steps.
         space: ``(config, specs, plan, isa)`` to all schedules, the default first.
     """
@@ -57,7 +53,7 @@ def _linear_space(
 ) -> Space:
     del config
     access = _linear_access(specs, plan)
-    return schedules(access, specs[1].shape[0], specs[0].dtype, isa)
+    return gemm_tile.schedules(access, specs[1].shape[0], specs[0].dtype, isa)
 
 
 def _conv2d(
@@ -85,11 +81,12 @@ def _conv2d_space(
 ) -> Space:
     del plan
     if _is_depthwise(config, specs):
-        return depthwise_space(depthwise_window(config, specs), specs[0].dtype, isa)
+        window = depthwise_window(config, specs)
+        return depthwise_tile.schedules(window, uses_dot(specs[0].dtype, isa), isa)
     if config.groups != 1:
         return iter(())
     access = conv2d_access(config, specs, OPERATORS["conv2d"].infer(config, specs))
-    return schedules(access, specs[1].shape[0], specs[0].dtype, isa)
+    return gemm_tile.schedules(access, specs[1].shape[0], specs[0].dtype, isa)
 
 
 PRODUCTS: dict[str, Product] = {

@@ -8,13 +8,14 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import (
-    by_register,
     lane_slice,
     lanes_of,
     load,
+    native,
     splat,
     store,
 )
+from tvm_passes.kernels.dot import sdot
 from tvm_passes.kernels.fixed_point import constant, widen
 from tvm_passes.kernels.functions import held, int64, lane_sum
 from tvm_passes.kernels.isa import Isa
@@ -122,18 +123,13 @@ def _accumulate(buffer: Buffer, value: Expr) -> None:
 
 
 def _accumulate_dot(buffer: Buffer, a: Expr, b: Expr) -> None:
-    name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
-    acc = load(buffer, 0, 4)
-    store(buffer, 0, tirx.call_llvm_pure_intrin("int32x4", name, acc, a, b), 4)
+    store(buffer, 0, sdot(load(buffer, 0, 4), a, b), 4)
 
 
 def pair_sums(code: Expr, isa: Isa) -> Expr:
     """int32 sums of pairs of int16 lanes, each lane in one of them."""
-    result = None
-    if isa.arch == "aarch64":
-        result = by_register(8, _saddlp, code)
-    elif isa.name == "avx512vnni":
-        result = by_register(32, lambda lanes: _pmaddwd(lanes, constant(1, lanes, "int16")), code)
+    forms = {"neon": (8, _saddlp), "avx512": (32, _add_pairs)}
+    result = native(isa, forms, code)
     if result is not None:
         return result
     low, high = _halves(code)
@@ -142,10 +138,9 @@ def pair_sums(code: Expr, isa: Isa) -> Expr:
 
 def pair_squares(code: Expr, isa: Isa) -> Expr:
     """uint32 sums of the squares of pairs of int16 lanes, each lane in one of them."""
-    if isa.name == "avx512vnni":
-        result = by_register(32, lambda lanes: _pmaddwd(lanes, lanes), code)
-        if result is not None:
-            return result
+    result = native(isa, {"avx512": (32, _pmaddwd)}, code, code)
+    if result is not None:
+        return result
     low, high = _halves(code)
     return widen(low * low, "uint32") + widen(high * high, "uint32")
 
@@ -158,6 +153,10 @@ def _halves(code: Expr) -> tuple[Expr, Expr]:
 
 def _saddlp(lanes: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", lanes)
+
+
+def _add_pairs(lanes: Expr) -> Expr:
+    return _pmaddwd(lanes, constant(1, lanes, "int16"))
 
 
 def _pmaddwd(a: Expr, b: Expr) -> Expr:

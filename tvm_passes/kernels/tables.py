@@ -55,7 +55,7 @@ def lookup_words(
         index = T.bind(bytes_ >> constant(8 - bits, bytes_, "uint8"))
         return [_words_by_bytes(table, index, entries) for table in tables]
     index = widen(top, "uint16") >> constant(16 - bits, top, "uint16")
-    if isa.name == "avx512vnni" and lanes in (16, 32, 64):
+    if isa.simd == "avx512" and lanes in (16, 32, 64):
         index = T.bind(widen(index, "int16"))
         whole = T.bind(index if lanes >= 32 else join([index, index]))
         found = [_permuted_words(table, whole, entries) for table in tables]
@@ -143,7 +143,7 @@ def lookup_codes(table: Buffer, codes: Expr, isa: Isa) -> Expr:
         flipped = codes ^ constant(-128, codes, "int8") if signed else codes
         index = T.bind(T.reinterpret(f"uint8x{lanes}", flipped))
         return _bytes(table, 0, index, 256)
-    if isa.name == "avx512vnni" and lanes in (16, 32, 64):
+    if isa.simd == "avx512" and lanes in (16, 32, 64):
         return _permuted_bytes(table, codes, signed)
     wide = widen(codes, "int32")
     return table[wide + constant(128, wide)] if signed else table[wide]

@@ -108,11 +108,16 @@ def pwl_tables(
     return best
 
 
-def segment_of(config: PwlConfig, x: Array, segments: int) -> tuple[Array, Array]:
-    """Segment index of int16 codes, and the distance from the segment's start."""
+def segment_of(x: Array, width: int, segments: int) -> Array:
+    """Segment index of int16 codes: segments of ``2^width`` codes around zero."""
     half = segments >> 1
-    index = np.clip((x >> config.width) + half, 0, segments - 1)
-    return index, x - ((index - half) << config.width)
+    return np.clip(x >> width, -half, half - 1) + half
+
+
+def _placed(config: PwlConfig, x: Array, segments: int) -> tuple[Array, Array]:
+    """Segment index of int16 codes, and the distance from the segment's start."""
+    index = segment_of(x, config.width, segments)
+    return index, x - ((index - (segments >> 1)) << config.width)
 
 
 def _fit(config: PwlConfig, target: Float, segments: int) -> PwlTables:
@@ -123,7 +128,7 @@ def _fit(config: PwlConfig, target: Float, segments: int) -> PwlTables:
     low, high = config.qmin - config.zero_point, config.qmax - config.zero_point
     inside = (target >= low - 1) & (target <= high + 1)
     bounded = np.clip(target, low - 2, high + 2)
-    index, offset = segment_of(config, CODES, segments)
+    index, offset = _placed(config, CODES, segments)
     bounds = np.searchsorted(index, np.arange(segments + 1))
     pieces = []
     for start, end in zip(bounds[:-1], bounds[1:], strict=True):
@@ -160,7 +165,7 @@ def _centre(rest: Float) -> float:
 
 def _reference(config: PwlConfig, x: Array, slope: Array, base: Array) -> Array:
     """x int16 -> the shape of x."""
-    index, offset = segment_of(config, x.astype(np.int64), slope.size)
+    index, offset = _placed(config, x.astype(np.int64), slope.size)
     line = base[index] + slope[index].astype(np.int64) * offset
     value = rounding_shift(line, config.shift) + config.zero_point
     return saturate(value, config.qmin, config.qmax, config.dtype)

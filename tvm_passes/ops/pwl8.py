@@ -21,11 +21,11 @@ from tvm_passes.errors import LoweringError
 from tvm_passes.numerics import INT_RANGE, mulhrs, rounding_shift, saturate
 from tvm_passes.ops.base import Operator, TensorSpec, register, same_as
 from tvm_passes.ops.pointwise import FUNCTIONS
+from tvm_passes.ops.pwl import CODES, segment_of
 
 Array = NDArray[Any]
 Float = NDArray[np.float64]
 
-CODES = np.arange(-32768, 32768)
 SEGMENTS = (64, 128)  # registers hold tables of 64; the least that reaches the bound is taken
 WIDTHS = 7  # how many segment widths are tried
 GOOD_ENOUGH = 0.3  # of a step, before the final rounding
@@ -127,18 +127,12 @@ def _candidates(form: Pwl8Config, exact: Float, segments: int) -> Iterator[Pwl8C
                 yield replace(form, width=width, left=left, shift=FINEST - (excess - left))
 
 
-def segment_of(config: Pwl8Config, x: Array, segments: int) -> Array:
-    """Segment index of int16 codes."""
-    half = segments >> 1
-    return np.clip(x >> config.width, -half, half - 1) + half
-
-
 def _fit(config: Pwl8Config, exact: Float, target: Float, segments: int) -> Pwl8Tables:
     """Lines through the ends of every segment, each centred on its greatest errors.
 
     Only outputs that are not clamped, and one step beyond, count.
     """
-    index = segment_of(config, CODES, segments)
+    index = segment_of(CODES, config.width, segments)
     counted = np.flatnonzero((exact >= config.qmin - 1) & (exact <= config.qmax + 1))
     edges = np.searchsorted(index[counted], np.arange(segments + 1))
     bounds = np.searchsorted(index, np.arange(segments))
@@ -160,7 +154,7 @@ def _fit(config: Pwl8Config, exact: Float, target: Float, segments: int) -> Pwl8
 
 
 def _line(config: Pwl8Config, x: Array, slope: Array, base: Array) -> Array:
-    index = segment_of(config, x, slope.size)
+    index = segment_of(x, config.width, slope.size)
     reach = saturate(x << config.left, -LIMIT - 1, LIMIT, "int16")
     line = base[index].astype(np.int64) + mulhrs(slope[index], reach)
     return saturate(line, -LIMIT - 1, LIMIT, "int16").astype(np.int64)
