@@ -68,7 +68,7 @@ def emit_weights(
             load(logits.buffer, logits.at(row, offset + start), size)
             for start in range(0, width, size)
         ]
-        distance = join(parts) - splat(greatest, width)
+        distance = T.bind(join(parts) - splat(greatest, width))
         weights = T.bind(exp2_codes(T.bind(_octaves(distance, config, isa)), isa))
         store(sums, 0, _accumulated(load(sums, 0, lanes), weights, isa), lanes)
         planes = [weights]
@@ -83,13 +83,15 @@ def emit_weights(
 
 def _octaves(distance: Expr, config: AttentionConfig, isa: Isa) -> Expr:
     """int32 distances <= 0 to int16 octaves in Q10."""
-    steps = T.bind(distance)
-    if config.right:
-        steps = rounding_shift_narrow(steps, config.right, "int16", isa)
-    else:
-        steps = narrow(steps, "int16")
-    steps = T.bind(steps)
-    steps = saturating_shift_left(steps, config.left, isa)
+    right = constant(config.right, distance)
+    if not config.right:
+        steps = narrow(distance, "int16")
+    elif isa.simd == "neon":
+        steps = rounding_shift_narrow(distance, config.right, "int16", isa)
+    else:  # what rounds a distance cannot overflow
+        half = constant(1 << (config.right - 1), distance)
+        steps = narrow((distance + half) >> right, "int16")
+    steps = saturating_shift_left(T.bind(steps), config.left, isa)
     return mulhrs(steps, constant(config.logit_multiplier, steps, "int16"), isa)
 
 
