@@ -15,6 +15,7 @@ from tvm_passes.graph.view_algebra import Permute, Reshape, normalize
 from tvm_passes.graph.views import apply, is_view, trace
 from tvm_passes.lowering.quantized import array_of, is_integer_call
 from tvm_passes.numerics import EXP2_BITS, FixedPoint, Rescale
+from tvm_passes.ops.adalog_attention import AdaLogAttentionConfig, adalog_attention_config
 from tvm_passes.ops.attention import (
     GREATEST_BIAS,
     MOST_KEYS,
@@ -33,21 +34,26 @@ HEADS_FIRST = Permute((0, 2, 1, 3))  # and back
 def fuse_attention(scope: Scope, expr: relax.Call) -> relax.Expr | None:
     """Rule of the pass: ``matmul(softmax(matmul(q, k), bias), v)`` with its views.
 
-    Left as they are: softmax to AdaLog codes, anything between the three operators (talking heads),
-    bias that is not constant, rows that are too long, and operands that would have to be moved.
+    Between softmax and the second product there may be the table of AdaLog codes. Left as they are:
+    anything else between the operators (talking heads), bias that is not constant, rows that are
+    too long, and operands that would have to be moved.
     """
     if is_view(expr):
         return collapse_views(scope, expr)
     if not is_integer_call(expr, "matmul"):
         return None
-    softmax = scope.producer(expr.args[0])
+    softmax, table = scope.producer(expr.args[0]), []
+    if is_integer_call(softmax, "lut"):
+        table = [softmax.args[1]]
+        softmax = scope.producer(softmax.args[0])
     if not is_integer_call(softmax, "softmax"):
         return None
     scores = scope.producer(softmax.args[0])
     if not is_integer_call(scores, "matmul") or len(TensorSpec.of(scores).shape) != 4:
         return None
     first, second = config_of(scores), config_of(expr)
-    config = _config(first, config_of(softmax), second, TensorSpec.of(scores))
+    make = _adalog_config if table else _config
+    config = make(first, config_of(softmax), second, TensorSpec.of(scores))
     if config is None:
         return None
     q = _tokens(scope, scores.args[0], swap=False)
@@ -56,7 +62,8 @@ def fuse_attention(scope: Scope, expr: relax.Call) -> relax.Expr | None:
     bias = list(softmax.args[1:-1])
     if q is None or k is None or v is None or not all(map(_is_small, bias)):
         return None
-    fused = scope.emit(call("attention", config, q, k, v, *bias))
+    name = "adalog_attention" if table else "attention"
+    fused = scope.emit(call(name, config, q, k, v, *table, *bias))
     batch, heads, queries, _ = TensorSpec.of(scores).shape
     width = TensorSpec.of(v).shape[-1] // heads
     split = Reshape((batch, queries, heads, width))
@@ -73,14 +80,11 @@ def _config(
         return None
     if keys > MOST_KEYS:
         return None
-    exponent = np.asarray(softmax.multiplier, np.int32), np.asarray(softmax.shift, np.int32)
-    octaves = float(FixedPoint(*exponent, softmax.left).real())
-    output = Rescale(np.asarray(second.multiplier, np.int32), second.left)
     try:
         return attention_config(
             heads,
-            octaves * log(2.0) * 2.0 ** -(EXP2_BITS + softmax.right),
-            float(output.real()) * 2.0**softmax.bits,
+            _logit_scale(softmax),
+            _output_scale(second) * 2.0**softmax.bits,
             first.zero_a,
             second.zero_b,
             second.zero_point,
@@ -89,6 +93,49 @@ def _config(
         )
     except LoweringError:
         return None
+
+
+def _adalog_config(
+    first: MatmulConfig, softmax: SoftmaxConfig, second: MatmulConfig, scores: TensorSpec
+) -> AdaLogAttentionConfig | None:
+    """As ``_config``, for a table of AdaLog codes; the zero point of v has to be 0."""
+    _, heads, _, keys = scores.shape
+    if not first.raw or second.raw or softmax.bits or second.zero_a or second.zero_b:
+        return None
+    if keys > MOST_KEYS:
+        return None
+    steps = _real(softmax.code_multiplier, softmax.code_shift, 0) * 2.0**EXP2_BITS
+    try:
+        return adalog_attention_config(
+            heads,
+            _logit_scale(softmax),
+            steps,
+            softmax.qmax.bit_length(),
+            _output_scale(second),
+            2.0 ** (softmax.code_offset * 2.0**-EXP2_BITS),
+            first.zero_a,
+            second.zero_point,
+            second.dtype,
+            (second.qmin, second.qmax),
+        )
+    except LoweringError:
+        return None
+
+
+def _logit_scale(softmax: SoftmaxConfig) -> float:
+    """Real value of one step of the logits."""
+    octaves = _real(softmax.multiplier, softmax.shift, softmax.left)
+    return octaves * log(2.0) * 2.0 ** -(EXP2_BITS + softmax.right)
+
+
+def _output_scale(values: MatmulConfig) -> float:
+    """Steps of the output in one of the products."""
+    return float(Rescale(np.asarray(values.multiplier, np.int32), values.left).real())
+
+
+def _real(multiplier: int, shift: int, left: int) -> float:
+    fixed = FixedPoint(np.asarray(multiplier, np.int32), np.asarray(shift, np.int32), left)
+    return float(fixed.real())
 
 
 def _tokens(scope: Scope, operand: relax.Expr, swap: bool) -> relax.Expr | None:

@@ -1,54 +1,28 @@
-"""Kernel of ``attention``: scores, weights and values of a few queries at a time.
-
-Per batch and head, k and v are packed once (``panel``). Then, for a block of queries, the logits go
-to a small buffer that stays in the first-level cache, become codes (``attention_weights``), and
-multiply v; only the mean of v is divided by the sum of the codes.
-"""
+"""Kernels of ``attention`` and ``adalog_attention``."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import tirx
-from tvm.ir import Expr
-from tvm.script.ir_builder import tirx as T
-from tvm.tirx import Buffer
 
+from tvm_passes.kernels.adalog_weights import AdaLogWeights, pack_table
+from tvm_passes.kernels.attention_head import AnyConfig, Bias, Head, emit_heads
 from tvm_passes.kernels.attention_schedule import (
     AttentionSchedule,
     AttentionShape,
-    default_schedule,
-    planes,
     schedules,
 )
-from tvm_passes.kernels.attention_weights import emit_weights
-from tvm_passes.kernels.builder import Accumulators, build_kernel, int32, join, load, splat, store
-from tvm_passes.kernels.dot import WORD
-from tvm_passes.kernels.fixed_point import constant, mulhi, rounding_shift, saturate, widen
-from tvm_passes.kernels.functions import held, int64, lane_max
+from tvm_passes.kernels.attention_weights import SoftmaxWeights
+from tvm_passes.kernels.builder import build_kernel
 from tvm_passes.kernels.isa import Isa
-from tvm_passes.kernels.loops import pieces
-from tvm_passes.kernels.panel import (
-    CHUNK,
-    Panel,
-    Rows,
-    for_tiles,
-    store_lanes,
-    word_of,
-)
-from tvm_passes.kernels.panel_micro import PanelProduct, add_column_sums
-from tvm_passes.kernels.parallel import tasks
 from tvm_passes.kernels.registry import Kernel, kernel
-from tvm_passes.ops.attention import INVERSE_BITS, AttentionConfig
+from tvm_passes.ops.adalog_attention import AdaLogAttentionConfig
+from tvm_passes.ops.attention import AttentionConfig
 from tvm_passes.ops.base import OPERATORS, TensorSpec
 
-ABSENT = -(1 << 30)  # logit of a key that pads a register: its weight is zero
 
-
-def _space(
-    config: AttentionConfig, specs: Sequence[TensorSpec], isa: Isa
-) -> Iterator[AttentionSchedule]:
+def _space(config: AnyConfig, specs: Sequence[TensorSpec], isa: Isa) -> Iterator[AttentionSchedule]:
     return schedules(AttentionShape.of(config, specs), isa)
 
 
@@ -60,259 +34,43 @@ def attention(
     schedule: AttentionSchedule | None = None,
 ) -> Kernel:
     """q [B, M, H*D], k [B, N, H*D], v [B, N, H*Dv], and a constant bias that is padded."""
+    bias = Bias.of(specs[3:], specs[1].shape[1], isa)
     out = OPERATORS["attention"].infer(config, specs)
-    shape = AttentionShape.of(config, specs)
-    lanes = isa.lanes
-    padded = -(-shape.keys // lanes) * lanes
-    bias = None
-    packed = list(specs[:3])
-    if len(specs) > 3:
-        leading = ((1,) * 4 + specs[3].shape)[-4:-1]
-        bias = _Bias(leading, padded)
-        packed.append(TensorSpec((*leading, padded), "int32"))
-    with build_kernel([*packed, out]) as builder:
-        tiles = schedule or default_schedule(shape, isa)
+    with build_kernel([*specs[:3], *(bias.specs if bias else []), out]) as builder:
 
-        def one_head(index: Expr) -> None:
-            head = _Head(config, shape, tiles, isa, bias, builder.buffers)
-            head.emit(index // shape.heads, index % shape.heads)
+        def weights(head: Head) -> SoftmaxWeights:
+            return SoftmaxWeights(config, head.schedule.rows, isa)
 
-        work = shape.keys * specs[0].shape[1] * (specs[0].shape[2] + specs[2].shape[2])
-        tasks(shape.batch * shape.heads, work // shape.heads, one_head)
+        emit_heads(config, specs, isa, schedule, bias, builder.buffers, weights)
 
     def pack(constants: Mapping[int, NDArray[Any]]) -> Mapping[int, NDArray[Any]]:
-        values = constants[3]
-        wide = np.full((*packed[3].shape[:3], padded), ABSENT, np.int32)
-        wide[..., : shape.keys] = values.reshape((1,) * (4 - values.ndim) + values.shape)
-        return {3: wide}
+        return {3: bias.pack(constants[3])} if bias else {}
 
     return Kernel(builder.func, pack if bias else None)
 
 
-class _Bias:
-    """Where the rows of a packed bias lie."""
+@kernel("adalog_attention", _space)
+def adalog_attention(
+    config: AdaLogAttentionConfig,
+    specs: Sequence[TensorSpec],
+    isa: Isa,
+    schedule: AttentionSchedule | None = None,
+) -> Kernel:
+    """As ``attention``, with the table of the codes, in planes, before the bias."""
+    bias = Bias.of(specs[4:], specs[1].shape[1], isa)
+    out = OPERATORS["adalog_attention"].infer(config, specs)
+    table = pack_table(np.zeros(256, np.int16), isa)
+    packed = [*specs[:3], TensorSpec(table.shape, str(table.dtype)), *(bias.specs if bias else [])]
+    with build_kernel([*packed, out]) as builder:
+        q, k, v, table_buffer, *rest = builder.buffers
 
-    def __init__(self, leading: tuple[int, ...], padded: int) -> None:
-        self.leading, self.padded = leading, padded
+        def weights(head: Head) -> AdaLogWeights:
+            return AdaLogWeights(config, table_buffer, head.values.offset > 0, isa)
 
-    def row(self, indices: Sequence[Expr]) -> Expr:
-        """Start of the row of (batch, head, query); axes of extent 1 are broadcast."""
-        position: Expr = int32(0)
-        for extent, index in zip(self.leading, indices, strict=True):
-            position = position * extent + (index if extent > 1 else 0)
-        return position * self.padded
+        emit_heads(config, specs, isa, schedule, bias, [q, k, v, *rest], weights)
 
+    def pack(constants: Mapping[int, NDArray[Any]]) -> Mapping[int, NDArray[Any]]:
+        packed_bias = {4: bias.pack(constants[4])} if bias else {}
+        return {3: pack_table(constants[3], isa), **packed_bias}
 
-class _Head:
-    """Emits the work on one head; scratch memory is its own."""
-
-    def __init__(
-        self,
-        config: AttentionConfig,
-        shape: AttentionShape,
-        schedule: AttentionSchedule,
-        isa: Isa,
-        bias: _Bias | None,
-        buffers: Sequence[Buffer],
-    ) -> None:
-        self.config, self.shape, self.schedule, self.isa = config, shape, schedule, isa
-        self.q, self.k, self.v, *rest = buffers
-        self.out, self.bias = rest[-1], bias
-        self.bias_buffer = rest[0]
-        matrix = isa.matrix is not None
-        key_pairs = matrix and schedule.rows % 2 == 0
-        self.keys = Panel(shape.width, shape.keys, schedule.key_vectors, isa, key_pairs)
-        self.values = Panel(shape.keys, shape.value_width, schedule.value_vectors, isa, matrix)
-        self.key_panel, self.value_panel = self.keys.allocate(), self.values.allocate()
-        lanes, rows = isa.lanes, schedule.rows
-        step = 32 if isa.simd == "avx512" else 8
-        self.padded = -(-shape.keys // step) * step  # length of a row of logits
-        # queries lie behind the logits in one buffer: reading them again for every tile of keys is
-        # cheaper than what LLVM does with them where it sees that they do not change
-        first = Rows.size(rows, self.padded)
-        size = first + Rows.size(rows, shape.width) // (4 if isa.dot else 1)
-        buffer = T.alloc_buffer((size,), "int32")
-        self.logits = Rows(buffer, rows)
-        self.queries = Rows(buffer, rows, first, isa.dot is not None, self.keys.chunk)
-        count = rows * planes(isa)
-        codes = T.alloc_buffer((Rows.size(count, self.padded),), self.values.code_dtype)
-        self.codes = Rows(codes, count, chunk=self.values.chunk)
-        self.greatest = T.alloc_buffer((rows,), "int32")
-        self.sums = T.alloc_buffer((lanes,), "int32")
-        self.inverse = T.alloc_buffer((rows,), "int32")
-        self.shift = T.alloc_buffer((rows,), "int32")
-        self.total = T.alloc_buffer((rows,), "int32")
-        self.masks = bias is None and shape.keys % lanes > 0
-        self.offsets = (
-            T.alloc_buffer((self.keys.blocks * lanes,), "int32")
-            if config.zero_q or self.masks
-            else None
-        )
-        for row in range(rows):
-            for column in range(self.keys.blocks * lanes, self.padded, lanes):
-                self.logits.put(row, int32(column), splat(int32(ABSENT), lanes))
-
-    def emit(self, batch: Expr, head: Expr) -> None:
-        """All queries of one head."""
-        shape, rows = self.shape, self.schedule.rows
-        width, value_width = shape.heads * shape.width, shape.heads * shape.value_width
-        k = batch * (shape.keys * width) + head * shape.width
-        v = batch * (shape.keys * value_width) + head * shape.value_width
-        self.keys.pack_columns(self.key_panel, self.k, k, width)
-        self.values.pack_rows(self.value_panel, self.v, v, value_width)
-        if self.offsets is not None:
-            self._offsets(self.offsets)
-        with T.serial(0, -(-shape.queries // rows)) as block:
-            # the last block may repeat queries of the one before
-            query = T.bind(tirx.min(block * rows, int32(shape.queries - rows)))
-            token = T.bind(batch * shape.queries + query)
-            self._load_queries(token * width + head * shape.width, width)
-            greatest = self._logits(batch, head, query)
-            for row in range(rows):
-                T.buffer_store(self.greatest, lane_max(greatest[row], self.isa.lanes), [row])
-            with T.serial(0, rows) as row:
-                self._weights(row)
-            self._mean(token * value_width + head * shape.value_width, value_width)
-
-    def _offsets(self, offsets: Buffer) -> None:
-        """What the accumulators of the keys begin with: the zero point of q, and absent keys."""
-        lanes = self.isa.lanes
-
-        def tile(block: Expr, vectors: int, last: bool) -> None:
-            acc = Accumulators(vectors, lanes)
-            for vector in range(vectors):
-                acc[vector] = splat(int32(0), lanes)
-            if self.config.zero_q:
-                add_column_sums(acc, self.keys, self.key_panel, (block, vectors))
-            for vector in range(vectors):
-                value = acc[vector] * splat(int32(-self.config.zero_q), lanes)
-                store(offsets, (block + vector) * lanes, value, lanes)
-
-        for_tiles(self.keys.blocks, self.keys.vectors, False, tile)
-        if self.masks:
-            for key in range(self.shape.keys, self.keys.blocks * lanes):
-                T.buffer_store(offsets, int32(ABSENT), [key])
-
-    def _load_queries(self, first: Expr, stride: int) -> None:
-        """Copy a block of queries to where whole registers can be read."""
-        width, target = self.shape.width, self.queries
-        for row in range(self.schedule.rows):
-            source = first + row * stride
-            if not target.packed:
-                for start, count in pieces(width, CHUNK):
-                    target.put(row, start, widen(load(self.q, source + start, count), "int32"))
-                continue
-            whole = width // CHUNK * CHUNK if target.chunk == CHUNK else 0
-            for start in range(0, whole, CHUNK):
-                words = T.reinterpret("int32x4", load(self.q, source + start, CHUNK))
-                store(target.buffer, target.at(row, start), words, 4)
-            for start in range(whole, width, WORD):
-                word = word_of(self.q, source + start, min(WORD, width - start))
-                T.buffer_store(target.buffer, word, [target.at(row, start)])
-
-    def _logits(self, batch: Expr, head: Expr, query: Expr) -> Accumulators:
-        """Write the logits of a block; return the greatest ones, lane by lane."""
-        lanes, rows = self.isa.lanes, self.schedule.rows
-        greatest = Accumulators(rows, lanes)
-        for row in range(rows):
-            greatest[row] = splat(int32(-(2**31)), lanes)
-
-        def tile(block: Expr, vectors: int, last: bool) -> None:
-            acc = Accumulators(rows * vectors, lanes)
-            for row in range(rows):
-                for vector in range(vectors):
-                    at = (block + vector) * lanes
-                    acc[row * vectors + vector] = self._begin((batch, head, query + row), at, last)
-            keys = (self.keys, self.key_panel, block, vectors)
-            PanelProduct(acc, *keys, self.queries, range(rows)).emit()
-            for row in range(rows):
-                for vector in range(vectors):
-                    value = acc[row * vectors + vector]
-                    self.logits.put(row, (block + vector) * lanes, value)
-                    greatest[row] = tirx.max(greatest[row], value)
-
-        for_tiles(self.keys.blocks, self.keys.vectors, self.masks, tile)
-        return greatest
-
-    def _begin(self, indices: Sequence[Expr], key: Expr, last: bool) -> Expr:
-        """What an accumulator begins with."""
-        lanes = self.isa.lanes
-        value = splat(int32(0), lanes)
-        if self.bias is not None:
-            value = load(self.bias_buffer, self.bias.row(indices) + key, lanes)
-        if self.offsets is not None and (self.config.zero_q or last):
-            offset = load(self.offsets, key, lanes)
-            value = offset if self.bias is None else value + offset
-        return value
-
-    def _weights(self, row: Expr) -> None:
-        """Codes of one query, and what its mean has to be scaled by."""
-        config = self.config
-        total = emit_weights(
-            config,
-            self.logits,
-            row,
-            self.greatest[row],
-            self.padded,
-            self.codes,
-            self.sums,
-            self.isa,
-        )
-        total = held(total)
-        scale = int64(config.multiplier << INVERSE_BITS)
-        inverse = held(tirx.truncdiv(scale, total.astype("int64")).astype("int32"))
-        T.buffer_store(self.inverse, inverse, [row])
-        T.buffer_store(self.total, total * int32(self.values.offset), [row])
-        shift = mulhi(total * int32(-config.zero_v), inverse, self.isa)
-        T.buffer_store(self.shift, shift, [row])
-
-    def _mean(self, first: Expr, stride: int) -> None:
-        """Codes times v, normalised, for a block of queries."""
-        lanes, count, values = self.isa.lanes, self.schedule.value_rows, self.values
-        parts = planes(self.isa)
-        ragged = self.shape.value_width % lanes
-
-        def tile(block: Expr, vectors: int, last: bool) -> None:
-            with T.serial(0, self.schedule.rows // count) as group:
-                row = group * count
-                acc = Accumulators(count * parts * vectors, lanes)
-                for index in range(count * parts * vectors):
-                    acc[index] = splat(int32(0), lanes)
-                rows = [row * parts + part for part in range(count * parts)]
-                PanelProduct(acc, values, self.value_panel, block, vectors, self.codes, rows).emit()
-                valid = vectors * lanes - (lanes - ragged if last else 0)
-                for r in range(count):
-                    sums = [
-                        [acc[(r * parts + part) * vectors + vector] for vector in range(vectors)]
-                        for part in range(parts)
-                    ]
-                    offset = first + (row + r) * stride + block * lanes
-                    self._store_mean(sums, row + r, offset, valid)
-
-        for_tiles(values.blocks, values.vectors, ragged > 0, tile)
-
-    def _store_mean(
-        self, sums: Sequence[Sequence[Expr]], row: Expr, offset: Expr, valid: int
-    ) -> None:
-        """Store the first ``valid`` codes of one query; ``sums`` are registers of every plane."""
-        lanes = self.isa.lanes
-        for start, width in pieces(-(-valid // lanes) * lanes, CHUNK):
-            registers = slice(start // lanes, (start + width) // lanes)
-            value = self._finish([join(plane[registers]) for plane in sums], row, width)
-            store_lanes(self.out, offset + start, value, width, min(width, valid - start))
-
-    def _finish(self, sums: Sequence[Expr], row: Expr, lanes: int) -> Expr:
-        """Output codes of sums of every plane."""
-        config = self.config
-        value = sums[0]
-        if len(sums) > 1:  # sums of planes may exceed int32 before they are put together
-            high, low = (widen(plane, "uint32") for plane in sums)
-            value = (high << constant(8, high, "uint32")) + low
-            if self.values.offset:
-                value = value - splat(self.total[row].astype("uint32"), lanes)
-            value = widen(value, "int32")
-        value = mulhi(T.bind(value), splat(self.inverse[row], lanes), self.isa)
-        if config.zero_v:
-            value = value + splat(self.shift[row], lanes)
-        value = rounding_shift(T.bind(value), constant(config.shift, value), self.isa)
-        return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
+    return Kernel(builder.func, pack)

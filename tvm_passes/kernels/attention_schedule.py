@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tvm_passes.kernels.isa import Isa
+from tvm_passes.ops.adalog_attention import AdaLogAttentionConfig
 from tvm_passes.ops.attention import AttentionConfig
 from tvm_passes.ops.base import TensorSpec
 
@@ -31,8 +32,10 @@ class AttentionShape:
     value_width: int
 
     @classmethod
-    def of(cls, config: AttentionConfig, specs: Sequence[TensorSpec]) -> "AttentionShape":
-        """The shape of a call of the operator."""
+    def of(
+        cls, config: AttentionConfig | AdaLogAttentionConfig, specs: Sequence[TensorSpec]
+    ) -> "AttentionShape":
+        """The shape of a call of one of the operators."""
         q, k, v = specs[:3]
         batch, queries, width = q.shape
         heads = config.heads

@@ -1,5 +1,8 @@
 """The weights of ``attention``: from a row of logits to the codes that multiply v."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
@@ -17,134 +20,124 @@ from tvm_passes.kernels.builder import (
 )
 from tvm_passes.kernels.fixed_point import (
     constant,
+    mulhi,
     mulhrs,
-    mulhrs_add,
     narrow,
+    rounding_shift,
     rounding_shift_narrow,
+    saturate,
     saturating_shift_left,
     widen,
 )
-from tvm_passes.kernels.functions import lane_sum
+from tvm_passes.kernels.functions import exp2_codes, held, int64, lane_sum
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.loops import vector_loop
 from tvm_passes.kernels.panel import CHUNK, Rows
-from tvm_passes.numerics import EXP2_CODE_BITS, EXP2_CODE_COEFFICIENTS
-from tvm_passes.ops.attention import AttentionConfig
+from tvm_passes.ops.attention import INVERSE_BITS, AttentionConfig
 
 
-def emit_weights(
-    config: AttentionConfig,
-    logits: Rows,
-    row: Expr,
-    greatest: Expr,
-    padded: int,
-    codes: Rows,
-    sums: Buffer,
-    isa: Isa,
-) -> Expr:
-    """Write the codes of one row; return their sum.
+@dataclass(frozen=True)
+class LogitRow:
+    """The logits of one query, and where the codes that multiply v go.
 
-    Args:
-        config: the operator's.
-        logits: int32.
+    Attributes:
+        logits: int32 rows.
         row: which of them.
         greatest: its greatest logit, int32.
         padded: its length, a multiple of 8; of 32 with AVX-512.
-        codes: where the codes go: high and low int8 planes in turn, or int16.
-        sums: room for ``isa.lanes`` int32.
+        codes: rows of codes: high and low int8 planes in turn, or int16.
         isa: instruction set.
     """
-    lanes = isa.lanes
-    store(sums, 0, splat(int32(0), lanes), lanes)
 
-    def emit(offset: Expr, width: int) -> None:
-        step = min(width, isa.wide)
-        for start in range(0, width, step):
-            part(offset + start, step)
+    logits: Rows
+    row: Expr
+    greatest: Expr
+    padded: int
+    codes: Rows
+    isa: Isa
 
-    def part(offset: Expr, width: int) -> None:
-        size = min(width, CHUNK)
-        parts = [
-            load(logits.buffer, logits.at(row, offset + start), size)
-            for start in range(0, width, size)
-        ]
-        distance = T.bind(join(parts) - splat(greatest, width))
-        weights = T.bind(exp2_codes(T.bind(_octaves(distance, config, isa)), isa))
-        store(sums, 0, _accumulated(load(sums, 0, lanes), weights, isa), lanes)
-        planes = [weights]
-        if isa.dot:
-            planes = [T.bind(_high_bytes(weights, isa)), T.bind(widen(weights, "int8"))]
+    def for_distances(self, use: Callable[[Expr, Expr], None]) -> None:
+        """Emit the loop over the row; ``use`` gets an offset and distances from the greatest."""
+
+        def part(offset: Expr, width: int) -> None:
+            size = min(width, CHUNK)
+            parts = [
+                load(self.logits.buffer, self.logits.at(self.row, offset + start), size)
+                for start in range(0, width, size)
+            ]
+            use(offset, T.bind(join(parts) - splat(self.greatest, width)))
+
+        def emit(offset: Expr, width: int) -> None:
+            step = min(width, self.isa.wide)
+            for start in range(0, width, step):
+                part(offset + start, step)
+
+        vector_loop(self.padded, 4 * self.isa.wide, emit)
+
+    def put(self, offset: Expr, planes: Sequence[Expr]) -> None:
+        """Store codes, plane by plane."""
         for index, plane in enumerate(planes):
-            codes.put(row * len(planes) + index, offset, plane)
-
-    vector_loop(padded, 4 * isa.wide, emit)
-    return lane_sum(load(sums, 0, lanes), lanes)
+            self.codes.put(self.row * len(planes) + index, offset, plane)
 
 
-def _octaves(distance: Expr, config: AttentionConfig, isa: Isa) -> Expr:
-    """int32 distances <= 0 to int16 octaves in Q10."""
-    right = constant(config.right, distance)
-    if not config.right:
+class SoftmaxWeights:
+    """Weights ``exp2_codes``; the mean of v is divided by their sum at the end."""
+
+    def __init__(self, config: AttentionConfig, rows: int, isa: Isa) -> None:
+        """Declare what is kept of each of ``rows`` queries."""
+        self.config, self.isa = config, isa
+        self.sums = T.alloc_buffer((isa.lanes,), "int32")
+        self.inverse = T.alloc_buffer((rows,), "int32")
+        self.shift = T.alloc_buffer((rows,), "int32")
+
+    def emit(self, line: LogitRow) -> Expr:
+        """Write the codes of one query; return their sum, int32."""
+        config, isa = self.config, self.isa
+        factor = config.right, config.left, config.logit_multiplier
+        store(self.sums, 0, splat(int32(0), isa.lanes), isa.lanes)
+
+        def use(offset: Expr, distance: Expr) -> None:
+            weights = T.bind(exp2_codes(T.bind(scaled_distance(distance, *factor, isa)), isa))
+            accumulate(self.sums, weights, isa)
+            planes = [weights]
+            if isa.dot:
+                planes = [T.bind(_high_bytes(weights, isa)), T.bind(widen(weights, "int8"))]
+            line.put(offset, planes)
+
+        line.for_distances(use)
+        total = held(lane_sum(load(self.sums, 0, isa.lanes), isa.lanes))
+        scale = int64(config.multiplier << INVERSE_BITS)
+        inverse = held(tirx.truncdiv(scale, total.astype("int64")).astype("int32"))
+        T.buffer_store(self.inverse, inverse, [line.row])
+        shift = mulhi(total * int32(-config.zero_v), inverse, isa)
+        T.buffer_store(self.shift, shift, [line.row])
+        return total
+
+    def finish(self, value: Expr, row: Expr) -> Expr:
+        """Output codes of int32 sums of one query."""
+        config, lanes = self.config, lanes_of(value)
+        value = mulhi(value, splat(self.inverse[row], lanes), self.isa)
+        if config.zero_v:
+            value = value + splat(self.shift[row], lanes)
+        value = rounding_shift(T.bind(value), constant(config.shift, value), self.isa)
+        return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
+
+
+def scaled_distance(distance: Expr, right: int, left: int, m: int, isa: Isa) -> Expr:
+    """``ops.attention.scaled_distance`` of int32 expressions, to int16."""
+    if not right:
         steps = narrow(distance, "int16")
     elif isa.simd == "neon":
-        steps = rounding_shift_narrow(distance, config.right, "int16", isa)
+        steps = rounding_shift_narrow(distance, right, "int16", isa)
     else:  # what rounds a distance cannot overflow
-        half = constant(1 << (config.right - 1), distance)
-        steps = narrow((distance + half) >> right, "int16")
-    steps = saturating_shift_left(T.bind(steps), config.left, isa)
-    return mulhrs(steps, constant(config.logit_multiplier, steps, "int16"), isa)
+        half = constant(1 << (right - 1), distance)
+        steps = narrow((distance + half) >> constant(right, distance), "int16")
+    steps = saturating_shift_left(T.bind(steps), left, isa)
+    return mulhrs(steps, constant(m, steps, "int16"), isa)
 
 
-def exp2_codes(exponent: Expr, isa: Isa) -> Expr:
-    """``numerics.exp2_codes`` of int16 expressions."""
-    bits = EXP2_CODE_BITS
-    whole = T.bind(_rounded_whole(exponent, isa))
-    fraction = T.bind(exponent << constant(16 - bits, exponent, "int16"))
-    first, *inner, curve = (constant(c, exponent, "int16") for c in EXP2_CODE_COEFFICIENTS)
-    for coefficient in inner[::-1]:
-        curve = T.bind(mulhrs_add(coefficient, curve, fraction, isa))
-    return _scaled(T.bind(first + mulhrs(curve, fraction, isa)), whole, isa)  # a uint16
-
-
-def _rounded_whole(exponent: Expr, isa: Isa) -> Expr:
-    def shifted(part: Expr) -> Expr:
-        amount = constant(-EXP2_CODE_BITS, part, "int16")
-        return tirx.call_llvm_pure_intrin("int16x8", "llvm.aarch64.neon.srshl.v8i16", part, amount)
-
-    result = native(isa, {"neon": (8, shifted)}, exponent)
-    if result is not None:
-        return result
-    half = constant(1 << (EXP2_CODE_BITS - 1), exponent, "int16")
-    return (exponent + half) >> constant(EXP2_CODE_BITS, exponent, "int16")
-
-
-def _scaled(code: Expr, whole: Expr, isa: Isa) -> Expr:
-    """uint16 ``code`` times ``2^whole``, rounded, for ``whole`` in [-32, 0]."""
-
-    def shift_register(part: Expr, amount: Expr) -> Expr:
-        return tirx.call_llvm_pure_intrin("int16x8", "llvm.aarch64.neon.urshl.v8i16", part, amount)
-
-    def shift_words(part: Expr, amount: Expr) -> Expr:
-        right = constant(0, amount, "int16") - amount
-        one = constant(1, amount, "int16")
-
-        def down(by: Expr) -> Expr:
-            name = "llvm.x86.avx512.psrlv.w.512"  # 0 for shifts of 16 and more
-            return tirx.call_llvm_pure_intrin("int16x32", name, part, by)
-
-        return down(right) + (down(right - one) & one)
-
-    result = native(isa, {"neon": (8, shift_register), "avx512": (32, shift_words)}, code, whole)
-    if result is not None:
-        return result
-    doubled = widen(widen(code, "uint16"), "int32") << constant(1, code)
-    right = tirx.min(constant(0, code) - widen(whole, "int32"), constant(31, code))
-    one = constant(1, code)
-    return widen(((doubled >> right) + one) >> one, "int16")
-
-
-def _accumulated(sums: Expr, codes: Expr, isa: Isa) -> Expr:
-    """``sums`` plus all codes, in any order."""
+def accumulate(sums: Buffer, codes: Expr, isa: Isa) -> None:
+    """Add int16 codes to the ``isa.lanes`` int32 of ``sums``, in any order."""
 
     def pairs(part: Expr) -> Expr:
         return tirx.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.uaddlp.v4i32.v8i16", part)
@@ -157,9 +150,10 @@ def _accumulated(sums: Expr, codes: Expr, isa: Isa) -> Expr:
     if wide is None:
         wide = widen(codes, "int32")
     wide = T.bind(wide)
-    for start in range(0, lanes_of(wide), lanes_of(sums)):
-        sums = sums + lane_slice(wide, start, lanes_of(sums))
-    return sums
+    total = load(sums, 0, isa.lanes)
+    for start in range(0, lanes_of(wide), isa.lanes):
+        total = total + lane_slice(wide, start, isa.lanes)
+    store(sums, 0, total, isa.lanes)
 
 
 def _high_bytes(codes: Expr, isa: Isa) -> Expr:

@@ -201,6 +201,11 @@ def saturating_shift_left(value: Expr, left: int, isa: Isa) -> Expr:
     return tirx.call_llvm_pure_intrin(str(value.ty.dtype), "llvm.sshl.sat", value, shift)
 
 
+def saturating_subtract(a: Expr, b: Expr) -> Expr:
+    """``a - b`` of integers of the same type, clamped to its range."""
+    return tirx.call_llvm_pure_intrin(str(a.ty.dtype), "llvm.ssub.sat", a, b)
+
+
 def _sqshl(left: int, value: Expr) -> Expr:
     name, shift = "llvm.aarch64.neon.sqshl.v8i16", constant(left, value, "int16")
     return tirx.call_llvm_pure_intrin("int16x8", name, value, shift)

@@ -4,10 +4,13 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
-from tvm_passes.kernels.fixed_point import constant, mulhi
+from tvm_passes.kernels.builder import native
+from tvm_passes.kernels.fixed_point import constant, mulhi, mulhrs, mulhrs_add, widen
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.numerics import (
     EXP2_BITS,
+    EXP2_CODE_BITS,
+    EXP2_CODE_COEFFICIENTS,
     EXP2_COEFFICIENTS,
     LOG2_BITS,
     LOG2_COEFFICIENTS,
@@ -56,6 +59,54 @@ def exp2_negative(exponent: Expr, isa: Isa) -> Expr:
     fraction = (exponent & mask) << constant(31 - EXP2_BITS, exponent)
     whole = tirx.min(exponent >> constant(EXP2_BITS, exponent), constant(31, exponent))
     return polynomial(EXP2_COEFFICIENTS, fraction, isa) >> whole
+
+
+def exp2_codes(exponent: Expr, isa: Isa) -> Expr:
+    """``numerics.exp2_codes`` of int16 expressions."""
+    bits = EXP2_CODE_BITS
+    whole = T.bind(_rounded_whole(exponent, isa))
+    fraction = T.bind(exponent << constant(16 - bits, exponent, "int16"))
+    first, *inner, curve = (constant(c, exponent, "int16") for c in EXP2_CODE_COEFFICIENTS)
+    for coefficient in inner[::-1]:
+        curve = T.bind(mulhrs_add(coefficient, curve, fraction, isa))
+    return _scaled_code(T.bind(first + mulhrs(curve, fraction, isa)), whole, isa)  # a uint16
+
+
+def _rounded_whole(exponent: Expr, isa: Isa) -> Expr:
+    def shifted(part: Expr) -> Expr:
+        amount = constant(-EXP2_CODE_BITS, part, "int16")
+        return tirx.call_llvm_pure_intrin("int16x8", "llvm.aarch64.neon.srshl.v8i16", part, amount)
+
+    result = native(isa, {"neon": (8, shifted)}, exponent)
+    if result is not None:
+        return result
+    half = constant(1 << (EXP2_CODE_BITS - 1), exponent, "int16")
+    return (exponent + half) >> constant(EXP2_CODE_BITS, exponent, "int16")
+
+
+def _scaled_code(code: Expr, whole: Expr, isa: Isa) -> Expr:
+    """uint16 ``code`` times ``2^whole``, rounded, for ``whole`` in [-32, 0]."""
+
+    def shift_register(part: Expr, amount: Expr) -> Expr:
+        return tirx.call_llvm_pure_intrin("int16x8", "llvm.aarch64.neon.urshl.v8i16", part, amount)
+
+    def shift_words(part: Expr, amount: Expr) -> Expr:
+        right = constant(0, amount, "int16") - amount
+        one = constant(1, amount, "int16")
+
+        def down(by: Expr) -> Expr:
+            name = "llvm.x86.avx512.psrlv.w.512"  # 0 for shifts of 16 and more
+            return tirx.call_llvm_pure_intrin("int16x32", name, part, by)
+
+        return down(right) + (down(right - one) & one)
+
+    result = native(isa, {"neon": (8, shift_register), "avx512": (32, shift_words)}, code, whole)
+    if result is not None:
+        return result
+    doubled = widen(widen(code, "uint16"), "int32") << constant(1, code)
+    right = tirx.min(constant(0, code) - widen(whole, "int32"), constant(31, code))
+    one = constant(1, code)
+    return widen(((doubled >> right) + one) >> one, "int16")
 
 
 def log2(value: Expr, isa: Isa) -> Expr:

@@ -134,22 +134,30 @@ def _permuted_words(table: Buffer, index: Expr, entries: int) -> Expr:
     return result
 
 
-def lookup_codes(table: Buffer, codes: Expr, isa: Isa) -> Expr:
-    """``table[code]`` for 8-bit codes and a table of 256 bytes in the order of unsigned codes
-    (int8: of ``code + 128``)."""
+def lookup_codes(table: Buffer, codes: Expr, isa: Isa, first: int = 0, entries: int = 256) -> Expr:
+    """``table[first + code]`` for 8-bit codes, int8 ones plus 128.
+
+    Args:
+        table: bytes, 256 of them from ``first`` on.
+        codes: int8 or uint8 lanes.
+        isa: instruction set.
+        first: where the table begins.
+        entries: how many of them codes reach, 64, 128 or 256.
+    """
     lanes = lanes_of(codes)
     signed = str(codes.ty.dtype).startswith("int8")
     if isa.arch == "aarch64" and lanes % 8 == 0:
         flipped = codes ^ constant(-128, codes, "int8") if signed else codes
         index = T.bind(T.reinterpret(f"uint8x{lanes}", flipped))
-        return _bytes(table, 0, index, 256)
+        return _bytes(table, first, index, entries)
     if isa.simd == "avx512" and lanes in (16, 32, 64):
-        return _permuted_bytes(table, codes, signed)
+        return _permuted_bytes(table, first, codes, signed)
     wide = widen(codes, "int32")
-    return table[wide + constant(128, wide)] if signed else table[wide]
+    start = first + (128 if signed else 0)
+    return table[wide + constant(start, wide)] if start else table[wide]
 
 
-def _permuted_bytes(table: Buffer, codes: Expr, signed: bool) -> Expr:
+def _permuted_bytes(table: Buffer, first: int, codes: Expr, signed: bool) -> Expr:
     """Two lookups of 128 bytes by the low seven bits, chosen by the sign bit."""
     lanes = lanes_of(codes)
     whole = T.bind(join([T.reinterpret(f"int8x{lanes}", codes)] * (64 // lanes)))
@@ -161,7 +169,7 @@ def _permuted_bytes(table: Buffer, codes: Expr, signed: bool) -> Expr:
             whole,
             load(table, start + 64, 64),
         )
-        for start in (0, 128)
+        for start in (first, first + 128)
     ]
     negative, positive = halves if signed else halves[::-1]
     below = whole < splat(tirx.const(0, "int8"), 64)

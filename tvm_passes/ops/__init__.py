@@ -5,6 +5,7 @@ Importing this package registers all of them.
 
 from tvm_passes.ops import (  # noqa: F401
     adalog,
+    adalog_attention,
     add,
     attention,
     elementwise,

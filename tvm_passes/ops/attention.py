@@ -51,6 +51,7 @@ Array = NDArray[Any]
 MOST_KEYS = 512  # sums of 512 codes times v fit int32: 512 * 32639 * 128 < 2^31
 MOST_WIDTH = 1 << 13  # so that logits stay within 2^28, plus a bias
 GREATEST_BIAS = 1 << 29
+MOST_LEFT = 15  # saturates whatever is not 0
 MOST_RIGHT = 16  # brings every int32 distance to int16
 INVERSE_BITS = 14  # of the division: the least sum is 32639
 
@@ -113,7 +114,7 @@ def attention_config(
     Raises:
         LoweringError: a scale is out of range.
     """
-    right, left, m = _octaves(scale)
+    right, left, m = distance_factor(scale, 2.0**EXP2_CODE_BITS)
     if not 2.0**-16 < ratio < 2.0**12:
         raise LoweringError(f"attention: one step of v is {ratio} steps of the output")
     output = FixedPoint.from_real(ratio)
@@ -135,24 +136,56 @@ def attention_config(
     )
 
 
-def _octaves(scale: float) -> tuple[int, int, int]:
-    """``right``, ``left`` and ``m`` of logits with ``scale``."""
+def distance_factor(scale: float, steps: float) -> tuple[int, int, int]:
+    """``right``, ``left`` and ``m``: from distances of logits to steps of octaves.
+
+    Args:
+        scale: real value of one step of the logits.
+        steps: of an octave.
+
+    Raises:
+        LoweringError: the scale is out of range.
+    """
     if not 0 <= scale < 2.0**4:
         raise LoweringError(f"attention: logits with scale {scale}: at least 0, below 16")
-    mantissa, exponent = frexp(scale / log(2.0) * 2.0**EXP2_CODE_BITS)
+    mantissa, exponent = frexp(scale / log(2.0) * steps)
     if mantissa >= 1 - 2.0**-16:  # would round to 2^15
         mantissa, exponent = 0.5, exponent + 1
     right = min(max(-exponent, 0), MOST_RIGHT)
     left = max(exponent, 0)
     m = round(ldexp(mantissa, 15 + exponent + right - left))
-    return right, left, m
+    return right, min(left, MOST_LEFT), m
 
 
-def _heads(x: Array, heads: int) -> Array:
+def scaled_distance(distance: Array, right: int, left: int, m: int) -> Array:
+    """int32 distances <= 0 in the steps that ``distance_factor`` was asked for, int16."""
+    if right:
+        distance = rounding_shift(distance, right)
+    steps = saturate(distance, *INT_RANGE["int16"], "int16").astype(np.int64) << left
+    return mulhrs(np.maximum(steps, INT_RANGE["int16"][0]), m)
+
+
+def heads_first(x: Array, heads: int) -> Array:
     """[B, N, H * D] -> [B, H, N, D] in int64."""
     batch, tokens, width = x.shape
     split = x.astype(np.int64).reshape(batch, tokens, heads, width // heads)
     return split.transpose(0, 2, 1, 3)
+
+
+def tokens_first(x: Array) -> Array:
+    """[B, H, N, D] -> [B, N, H * D]."""
+    batch, heads, tokens, width = x.shape
+    return x.transpose(0, 2, 1, 3).reshape(batch, tokens, heads * width)
+
+
+def logit_distance(heads: int, zero_q: int, q: Array, k: Array, bias: Array | None) -> Array:
+    """Logits minus the greatest one of their row, int64 [B, H, M, N]."""
+    queries, keys = heads_first(q, heads), heads_first(k, heads)
+    x = exact_matmul(queries - zero_q, keys.swapaxes(-1, -2))
+    if bias is not None:
+        x = x + bias
+    distance: Array = x - x.max(-1, keepdims=True)
+    return distance
 
 
 def _reference(
@@ -162,29 +195,27 @@ def _reference(
 
     The bias is broadcast to [B, H, M, N].
     """
-    queries, keys, values = (_heads(x, config.heads) for x in (q, k, v))
-    x = exact_matmul(queries - config.zero_q, keys.swapaxes(-1, -2))
-    if bias is not None:
-        x = x + bias
-    distance = x - x.max(-1, keepdims=True)
-    if config.right:
-        distance = rounding_shift(distance, config.right)
-    steps = saturate(distance, *INT_RANGE["int16"], "int16").astype(np.int64) << config.left
-    steps = np.maximum(steps, INT_RANGE["int16"][0])
-    weights = exp2_codes(mulhrs(steps, config.logit_multiplier))
+    distance = logit_distance(config.heads, config.zero_q, q, k, bias)
+    factor = config.right, config.left, config.logit_multiplier
+    weights = exp2_codes(scaled_distance(distance, *factor))
+    values = heads_first(v, config.heads)
     total = weights.sum(-1, keepdims=True)
     inverse = (np.int64(config.multiplier) << INVERSE_BITS) // total
     mean = mulhi(exact_matmul(weights, values), inverse) + mulhi(-config.zero_v * total, inverse)
     codes = rounding_shift(mean, config.shift) + config.zero_point
     codes = saturate(codes, config.qmin, config.qmax, config.dtype)
-    batch, _, tokens, width = codes.shape
-    return codes.transpose(0, 2, 1, 3).reshape(batch, tokens, config.heads * width)
+    return tokens_first(codes)
 
 
-def _infer(config: AttentionConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
+def infer_attention(heads: int, dtype: str, specs: Sequence[TensorSpec]) -> TensorSpec:
+    """Type of attention over q, k, v and perhaps a bias.
+
+    Raises:
+        LoweringError: the shapes or types do not fit, or sums may overflow.
+    """
     q, k, v, *bias = specs
     batch, tokens, width = q.shape
-    keys, heads = k.shape[1], config.heads
+    keys = k.shape[1]
     if k.shape != (batch, keys, width) or v.shape[:2] != (batch, keys):
         raise LoweringError(f"attention of q {q.shape}, k {k.shape} and v {v.shape}")
     if any(spec.dtype != "int8" for spec in (q, k, v)) or width % heads or v.shape[2] % heads:
@@ -195,7 +226,11 @@ def _infer(config: AttentionConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
     shape = ((1,) * 4 + bias[0].shape)[-4:] if bias else logits
     if any(extent not in (1, full) for extent, full in zip(shape, logits, strict=True)):
         raise LoweringError(f"attention: a bias of shape {bias[0].shape} does not fit {logits}")
-    return TensorSpec((batch, tokens, v.shape[2]), config.dtype)
+    return TensorSpec((batch, tokens, v.shape[2]), dtype)
+
+
+def _infer(config: AttentionConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
+    return infer_attention(config.heads, config.dtype, specs)
 
 
 register(Operator("attention", AttentionConfig, _infer, _reference))

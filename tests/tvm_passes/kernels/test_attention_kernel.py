@@ -1,5 +1,6 @@
-"""The attention kernel equals its reference bit for bit."""
+"""The attention kernels equal their references bit for bit."""
 
+from collections.abc import Callable
 from math import log
 
 import numpy as np
@@ -10,8 +11,10 @@ from tests.tvm_passes.run_kernel import EVERY_ISA, Call, Case, check_all, run_ke
 from tvm_passes.kernels.attention import attention
 from tvm_passes.kernels.attention_schedule import AttentionShape, default_schedule, schedules
 from tvm_passes.kernels.isa import ISAS, Isa
+from tvm_passes.ops.adalog_attention import adalog_attention_config
 from tvm_passes.ops.attention import GREATEST_BIAS, AttentionConfig, attention_config
 from tvm_passes.ops.base import OPERATORS, TensorSpec
+from tvm_passes.ops.pointwise import adalog_table
 
 # batch, heads, queries, keys, D, Dv, octaves of a step of the logits, zero points of q, v and the
 # output, dtype of the output, shape of the bias
@@ -48,24 +51,48 @@ def operands(shape: tuple[int, ...]) -> list[list[NDArray[np.int8]]]:
     ]
 
 
-def calls() -> list[Call]:
+def logit_bias(shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """Small values, and the extremes of masks."""
     rng = np.random.default_rng(1)
+    mask = rng.choice([0, -(2**24), GREATEST_BIAS, -GREATEST_BIAS], shape)
+    values = rng.integers(-20000, 20000, shape)
+    return np.where(rng.random(shape) < 0.7, values, mask).astype(np.int32)
+
+
+def calls() -> list[Call]:
     result: list[Call] = []
     for shape, octaves, zeros, dtype, bias in CASES:
         made = config(shape[1], octaves, zeros, dtype)
+        extra = [] if bias is None else [logit_bias(bias)]
         for arrays in operands(shape):
-            extra = []
-            if bias is not None:
-                values = rng.integers(-20000, 20000, bias)
-                mask = rng.choice([0, -(2**24), GREATEST_BIAS, -GREATEST_BIAS], bias)
-                extra = [np.where(rng.random(bias) < 0.7, values, mask).astype(np.int32)]
             result.append(("attention", made, [*arrays, *extra]))
     return result
 
 
+def adalog_calls() -> list[Call]:
+    """The same operands; codes of 8, 6, 4 and 3 bits, so that tables of every size are reached."""
+    result: list[Call] = []
+    formats = [(2, 8), (7, 6), (19, 4), (1, 8), (60, 3), (5, 7)]
+    for index, (shape, octaves, (zero_q, _, zero_point), dtype, bias) in enumerate(CASES):
+        q, bits = formats[index % len(formats)]
+        table, unit = adalog_table(q, bits)
+        ratio = unit * (1.7 if dtype == "int8" else 150.0)
+        made = adalog_attention_config(
+            *(shape[1], octaves * log(2), 37 / q, bits, ratio, 1.0 + index % 2),
+            zero_q=zero_q,
+            zero_point=zero_point,
+            dtype=dtype,
+        )
+        extra = [] if bias is None else [logit_bias(bias)]
+        for arrays in operands(shape):
+            result.append(("adalog_attention", made, [*arrays, table, *extra]))
+    return result
+
+
 @pytest.mark.parametrize("isa", EVERY_ISA)
-def test_kernel_equals_its_reference(isa: str) -> None:
-    check_all(calls(), isa)
+@pytest.mark.parametrize("made", [calls, adalog_calls], ids=["softmax", "adalog"])
+def test_kernels_equal_their_references(made: Callable[[], list[Call]], isa: str) -> None:
+    check_all(made(), isa)
 
 
 @pytest.mark.parametrize("isa", ["neon-dotprod", "neon-i8mm", "avx512vnni", "avx2"])

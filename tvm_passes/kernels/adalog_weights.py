@@ -1,0 +1,124 @@
+"""The weights of ``adalog_attention``: from a row of logits to codes, and through their table."""
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm.ir import Expr
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import Buffer
+
+from tvm_passes.kernels.attention_weights import LogitRow, accumulate, scaled_distance
+from tvm_passes.kernels.builder import int32, lanes_of, load, splat, store
+from tvm_passes.kernels.fixed_point import (
+    clamp,
+    constant,
+    narrow,
+    requantize,
+    rescale,
+    rounding_shift_narrow,
+    saturate,
+    saturating_subtract,
+    widen,
+)
+from tvm_passes.kernels.functions import exp2_codes, held, lane_sum, log2
+from tvm_passes.kernels.isa import Isa
+from tvm_passes.kernels.tables import lookup_codes
+from tvm_passes.ops.adalog_attention import AdaLogAttentionConfig
+
+ENTRIES = 256
+
+
+def pack_table(table: NDArray[np.int16], isa: Isa) -> NDArray[np.int8] | NDArray[np.int16]:
+    """The table in two planes of int8 whose weighted sum it is, where the kernel multiplies bytes.
+
+    Args:
+        table: int16 [256], of at most 32639.
+        isa: instruction set.
+
+    Returns:
+        int8 [512], first the plane of weight 256; or the table itself.
+    """
+    if not isa.dot:
+        return table
+    high = (table.astype(np.int32) + 128) >> 8
+    return np.concatenate([high, table.astype(np.int32) - (high << 8)]).astype(np.int8)
+
+
+class AdaLogWeights:
+    """Weights by a table from codes that are normalised already."""
+
+    def __init__(
+        self, config: AdaLogAttentionConfig, table: Buffer, counted: bool, isa: Isa
+    ) -> None:
+        """Set the weights up.
+
+        Args:
+            config: the operator's.
+            table: packed by ``pack_table``.
+            counted: whether the sum of the weights is needed.
+            isa: instruction set.
+        """
+        self.config, self.table, self.counted, self.isa = config, table, counted, isa
+        self.sums = T.alloc_buffer((isa.lanes,), "int32")
+
+    def emit(self, line: LogitRow) -> Expr:
+        """Write the weights of one query; return their sum, int32, or 0 where it is not needed."""
+        config, isa = self.config, self.isa
+        octaves = config.right, config.left, config.logit_multiplier
+        steps = config.code_right, config.code_left, config.code_multiplier
+
+        def add(offset: Expr, distance: Expr) -> None:
+            del offset
+            weights = exp2_codes(T.bind(scaled_distance(distance, *octaves, isa)), isa)
+            accumulate(self.sums, T.bind(weights), isa)
+
+        self._clear()
+        line.for_distances(add)
+        first = self._first_step(self._total())
+
+        def use(offset: Expr, distance: Expr) -> None:
+            fine = T.bind(scaled_distance(distance, *steps, isa))
+            fine = T.bind(saturating_subtract(splat(first, lanes_of(fine)), fine))
+            code = rounding_shift_narrow(fine, config.fraction_bits, "uint8", isa)
+            line.put(offset, self._weights(T.bind(clamp(code, 0, config.code_max, "uint8"))))
+
+        self._clear()
+        line.for_distances(use)
+        return self._total() if self.counted else int32(0)
+
+    def finish(self, value: Expr, row: Expr) -> Expr:
+        """Output codes of int32 sums of one query."""
+        del row
+        config = self.config
+        value = rescale(value, constant(config.multiplier, value), 0, self.isa)
+        return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
+
+    def _first_step(self, total: Expr) -> Expr:
+        """Step of the greatest logit of a row with this sum of ``exp2_codes``, int16."""
+        config = self.config
+        octaves = held(log2(total, self.isa) + int32(config.log_offset))
+        multiplier, shift = int32(config.log_multiplier), int32(config.log_shift)
+        return held(narrow(requantize(octaves, multiplier, shift, 0, self.isa), "int16"))
+
+    def _weights(self, code: Expr) -> list[Expr]:
+        """Every plane of the weights of uint8 codes."""
+        isa = self.isa
+        if not isa.dot:
+            weights = T.bind(self.table[widen(code, "int32")])
+            if self.counted:
+                accumulate(self.sums, weights, isa)
+            return [weights]
+        reached = next(size for size in (64, 128, 256) if self.config.code_max < size)
+        high, low = (
+            T.bind(lookup_codes(self.table, code, isa, start, reached)) for start in (0, ENTRIES)
+        )
+        if self.counted:
+            eight = constant(8, code, "int16")
+            whole = (widen(high, "int16") << eight) + widen(low, "int16")
+            accumulate(self.sums, T.bind(whole), isa)
+        return [high, low]
+
+    def _clear(self) -> None:
+        store(self.sums, 0, splat(int32(0), self.isa.lanes), self.isa.lanes)
+
+    def _total(self) -> Expr:
+        return held(lane_sum(load(self.sums, 0, self.isa.lanes), self.isa.lanes))
