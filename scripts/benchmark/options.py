@@ -23,7 +23,8 @@ PhotosOption = Annotated[
 ]
 JsonOption = Annotated[Path | None, typer.Option(help="File that receives the figures as JSON.")]
 
-console = Console()
+# Without a terminal Rich takes 80 columns, which are too few for the tables.
+console = Console(width=None if sys.stdout.isatty() else 140)
 errors = Console(stderr=True)
 
 
