@@ -4,7 +4,8 @@ A workload says what a kernel computes, with its shapes but without the values o
 that one choice serves every calibration of a model. A file holds the choices for one ISA::
 
     {"isa": "neon-dotprod",
-     "kernels": {"linear | int8[197,192] int8[192,192]": {"rows": 5, "vectors": 4, "block": 17}}}
+     "kernels": {"linear | int8[197,192] int8[192,192]": {"rows": 5, "vectors": 4, "block": 17,
+                                                           "unroll": 2}}}
 """
 
 import dataclasses

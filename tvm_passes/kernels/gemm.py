@@ -65,9 +65,8 @@ def gemm_kernel(
 
         def micro_kernel() -> MicroKernel | MmlaMicroKernel:
             if not matrix:
-                return MicroKernel(access, x.dtype, isa, source, weights)
-            rows, block = schedule.rows, schedule.block
-            return MmlaMicroKernel(access, bool(offset), source, weights, rows, block)
+                return MicroKernel(access, x.dtype, isa, source, weights, schedule.unroll)
+            return MmlaMicroKernel(access, bool(offset), source, weights, schedule)
 
         loops = _Loops(access, config, schedule, micro_kernel, epilogue, builder.buffers[2], isa)
         loops.emit(channels)

@@ -17,7 +17,9 @@ from tvm_passes.kernels.isa import Isa
 class MicroKernel:
     """Emits sums of products for register tiles, on scalar broadcasts or by a dot product."""
 
-    def __init__(self, access: Access, x_dtype: str, isa: Isa, x: Buffer, weights: Buffer) -> None:
+    def __init__(
+        self, access: Access, x_dtype: str, isa: Isa, x: Buffer, weights: Buffer, unroll: int
+    ) -> None:
         """Set the kernel up.
 
         Args:
@@ -26,8 +28,10 @@ class MicroKernel:
             isa: instruction set.
             x: input.
             weights: packed by ``pack_weights``.
+            unroll: steps of a run in one turn of its loop.
         """
         self.access, self.isa, self.x, self.weights = access, isa, x, weights
+        self.unroll = unroll
         self.dot = uses_dot(x_dtype, isa)
         self.flip = bool(input_offset(x_dtype, isa))
         self.width = GROUP if self.dot else 1
@@ -74,16 +78,20 @@ class MicroKernel:
         # NEON multiplies by one lane of a register: load as many groups at a time as fit
         done = 0
         for groups in (4, 2, 1) if self.dot and self.isa.dot == "sdot" else (1,):
-            regular = self.access.run_length // self.width - done
-            count = regular // groups
-            if count:
-                start, base = first + done * self.width, weights + done * cell
-                with T.serial(0, count) as k:
-                    step = k * groups
-                    self._step(
-                        acc, start + step * self.width, base + step * cell, rows, vectors, groups
-                    )
-            done += count * groups
+            for unroll in (self.unroll, 1) if self.unroll > 1 else (1,):
+                regular = self.access.run_length // self.width - done
+                turn = groups * unroll
+                count = regular // turn
+                if count:
+                    start, base = first + done * self.width, weights + done * cell
+                    with T.serial(0, count) as k:
+                        for step in range(0, turn, groups):
+                            group = k * turn + step
+                            self._step(
+                                *(acc, start + group * self.width, base + group * cell),
+                                *(rows, vectors, groups),
+                            )
+                done += count * turn
         for group in range(done, len(self.starts)):
             code = first + self.starts[group]
             self._step(acc, code, weights + group * cell, rows, vectors, 1)

@@ -16,7 +16,7 @@ from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import Accumulators, int32, load, store
 from tvm_passes.kernels.dot import exchange, flip_signs, smmla
-from tvm_passes.kernels.gemm_tile import Access, group_cells
+from tvm_passes.kernels.gemm_tile import Access, GemmSchedule, group_cells
 
 EIGHT = 8
 PAIR = 16  # bytes of an operand
@@ -38,7 +38,7 @@ class MmlaMicroKernel:
     """Emits sums of products for register tiles of an even number of pixels."""
 
     def __init__(
-        self, access: Access, flip: bool, x: Buffer, weights: Buffer, rows: int, block: int
+        self, access: Access, flip: bool, x: Buffer, weights: Buffer, schedule: GemmSchedule
     ) -> None:
         """Set the kernel up; inside the loop over blocks, because it allocates their buffer.
 
@@ -47,13 +47,13 @@ class MmlaMicroKernel:
             flip: whether codes are unsigned, so that 128 is taken away from each.
             x: input.
             weights: packed by ``pack_pairs``.
-            rows: pixels of a tile, even.
-            block: tiles of a block.
+            schedule: with an even number of rows.
         """
-        self.access, self.flip, self.x, self.weights, self.rows = access, flip, x, weights, rows
+        self.access, self.flip, self.x, self.weights = access, flip, x, weights
+        self.rows, self.unroll = schedule.rows, schedule.unroll
         self.groups = access.runs * (-(-access.run_length // EIGHT))
-        self.tile_bytes = self.groups * rows * EIGHT
-        self.codes = T.alloc_buffer((block * self.tile_bytes,), "int8")
+        self.tile_bytes = self.groups * self.rows * EIGHT
+        self.codes = T.alloc_buffer((schedule.block * self.tile_bytes,), "int8")
 
     def prepare(self, tile: Expr, start: Expr) -> None:
         """Order the codes of a tile.
@@ -111,7 +111,7 @@ class MmlaMicroKernel:
                 low, high = exchange(biases[row][v], biases[row + 1][v])
                 index = row * vectors + 2 * v
                 acc[index], acc[index + 1] = low, high
-        codes, unroll = tile * self.tile_bytes, 2
+        codes, unroll = tile * self.tile_bytes, self.unroll
         if self.groups // unroll:
             with T.serial(0, self.groups // unroll) as index:
                 for each in range(unroll):

@@ -8,6 +8,7 @@ four: weights are zero for codes that were counted already. They are packed
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ GROUP = 4  # codes that one lane of a dot product multiplies
 BLOCK_BYTES = 16 << 10  # of input that one panel passes over, half of a first-level cache
 MOST_ROWS = 12
 UNROLLED = 48  # codes of a sum from which on LLVM keeps the loop
+UNROLLS = (1, 2, 4)
 SHARES = 4  # blocks at least, so that as many threads have one each
 
 
@@ -62,11 +64,13 @@ class GemmSchedule:
         vectors: vectors of output channels of a register tile.
         block: register tiles of pixels that one panel of channels passes over before the next one
             does.
+        unroll: steps of a sum in one turn of its loop; one is what a load of codes is good for.
     """
 
     rows: int
     vectors: int
     block: int
+    unroll: int
 
 
 def tiles_in(columns: int, rows: int) -> int:
@@ -78,11 +82,14 @@ def schedules(access: Access, channels: int, x_dtype: str, isa: Isa) -> Iterator
     """Every schedule that fits the registers, the best guess of its register tile first."""
     for rows, vectors in _register_tiles(access, channels, x_dtype, isa):
         total = access.rows * tiles_in(access.columns, rows)
-        guess = _block(access, rows, total)
-        yield GemmSchedule(rows, vectors, guess)
-        for block in sorted({1, 4, 16, 64, total}):
-            if block <= total and block != guess:
-                yield GemmSchedule(rows, vectors, block)
+        unroll = _unroll(access, x_dtype, isa)
+        default = GemmSchedule(rows, vectors, _block(access, rows, total), unroll)
+        yield default
+        blocks = {block for block in (1, 4, 16, 64, total, default.block) if block <= total}
+        for block, unroll in product(sorted(blocks), UNROLLS):
+            schedule = GemmSchedule(rows, vectors, block, unroll)
+            if schedule != default:
+                yield schedule
 
 
 def default_schedule(access: Access, channels: int, x_dtype: str, isa: Isa) -> GemmSchedule:
@@ -124,6 +131,14 @@ def _register_tiles(access: Access, channels: int, x_dtype: str, isa: Isa) -> li
 def _block(access: Access, rows: int, total: int) -> int:
     bytes_per_tile = rows * max(access.column_stride, 1) * max(access.runs // access.inner_runs, 1)
     return max(1, min(-(-total // SHARES), BLOCK_BYTES // bytes_per_tile))
+
+
+def _unroll(access: Access, x_dtype: str, isa: Isa) -> int:
+    """Two steps, unless one would be left over: what LLVM makes of that needs more registers."""
+    if uses_matrix(access, x_dtype, isa):
+        return 2
+    codes = {"sdot": 4 * GROUP}.get(isa.dot or "", GROUP) if uses_dot(x_dtype, isa) else 1
+    return 1 if access.run_length // codes % 2 else 2
 
 
 def input_offset(dtype: str, isa: Isa) -> int:

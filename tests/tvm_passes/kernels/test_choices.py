@@ -48,7 +48,7 @@ def test_a_file_chooses(tmp_path: Path) -> None:
 
 
 def test_a_schedule_outside_of_the_space_is_refused() -> None:
-    asked = Choices(ISA.name, {workload(): {"rows": 99, "vectors": 4, "block": 1}})
+    asked = Choices(ISA.name, {workload(): {"rows": 99, "vectors": 4, "block": 1, "unroll": 1}})
     with pytest.raises(LoweringError, match="no schedule .*99.* on neon-dotprod"):
         asked.schedule("linear", CONFIG, SPECS, ISA)
 
