@@ -1,11 +1,14 @@
-"""Which schedule each kernel is built with: by workload, as data in a file.
+"""Which schedule each kernel is built with, and what is fused: by workload, as data in a file.
 
 A workload says what a kernel computes, with its shapes but without the values of any quantizer, so
 that one choice serves every calibration of a model. A file holds the choices for one ISA::
 
     {"isa": "neon-dotprod",
      "kernels": {"linear | int8[197,192] int8[192,192]": {"rows": 5, "vectors": 4, "block": 17,
-                                                           "unroll": 2}}}
+                                                           "unroll": 2}},
+     "apart": ["linear to int16 + pwl8 to int8 | int8[197,192] int8[768,192]"]}
+
+The workloads under ``apart`` are fused ones whose steps get kernels of their own.
 """
 
 import dataclasses
@@ -61,10 +64,12 @@ class Choices:
     Attributes:
         isa: key of ``ISAS``.
         kernels: fields of the schedule by workload.
+        apart: fused workloads that are taken to pieces again.
     """
 
     isa: str
     kernels: Mapping[str, Fields] = field(default_factory=dict)
+    apart: tuple[str, ...] = ()
 
     def schedule(self, name: str, config: Any, specs: Sequence[TensorSpec], isa: Isa) -> Any:
         """The chosen schedule, the default one without a choice, or None if there are none.
@@ -89,7 +94,7 @@ class Choices:
 
     def save(self, path: Path) -> None:
         """Write a file."""
-        content = {"isa": self.isa, "kernels": {key: self.kernels[key] for key in self.kernels}}
+        content = {"isa": self.isa, "kernels": dict(self.kernels), "apart": list(self.apart)}
         path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -101,8 +106,8 @@ def read_choices(path: Path) -> Choices:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        isa, kernels = content["isa"], content["kernels"]
-        good = all(
+        isa, kernels, apart = content["isa"], content["kernels"], content.get("apart", [])
+        good = isinstance(apart, list) and all(
             isinstance(key, str) and isinstance(value, dict) for key, value in kernels.items()
         )
     except OSError as error:
@@ -114,4 +119,4 @@ def read_choices(path: Path) -> Choices:
     if not good or isa not in ISAS:
         known = ", ".join(ISAS)
         raise LoweringError(f"{path} is no kernel configuration for one of {known}.")
-    return Choices(isa, kernels)
+    return Choices(isa, kernels, tuple(map(str, apart)))

@@ -8,15 +8,18 @@ import pytest
 import tvm
 from tvm import relax, tirx
 
-from tests.tvm_passes.modules import Graph, build
+from tests.tvm_passes.modules import Graph, apply_rules, build
 from tests.tvm_passes.product_calls import product_calls
 from tests.tvm_passes.run_kernel import codes
 from tvm_passes.errors import LoweringError
-from tvm_passes.graph.select import select_kernels
+from tvm_passes.graph.fuse import fuse_epilogue
+from tvm_passes.graph.select import chosen, select_kernels
 from tvm_passes.interpret import interpret
+from tvm_passes.kernels.choices import Choices
 from tvm_passes.kernels.isa import ISAS
 from tvm_passes.lowering.quantized import array_of, is_call
 from tvm_passes.ops.base import TensorSpec, call
+from tvm_passes.ops.elementwise import requantize_config
 from tvm_passes.ops.gemm import LinearConfig
 from tvm_passes.ops.pad import PadConfig
 from tvm_passes.rewrite import main_bindings
@@ -95,6 +98,25 @@ def test_constants_are_packed_for_the_instruction_set() -> None:
     assert packed("portable") == [(5 * 8,), (8,), (8,)]
     assert packed("neon-dotprod") == [(8 * 8,), (8,), (8,)]
     assert packed("avx512vnni") == [(8 * 16,), (16,), (16,)]
+
+
+def test_a_choice_takes_fused_calls_apart() -> None:
+    def body(graph: Graph, x: relax.Var) -> relax.Expr:
+        _, config, arrays = CALLS[0]
+        wide = replace(config, dtype="int16", qmin=-32768, qmax=32767, zero_point=0)
+        y = graph.emit(call("linear", wide, x, *arrays[1:]))
+        narrow = requantize_config(0.1, 0, 1.0, 3, -128, 127, "int8")
+        return graph.emit(call("requantize", narrow, y))
+
+    mod = apply_rules(build([((1, 3, 5), "int8")], body), fuse_epilogue)
+    fused = select_kernels(mod, PORTABLE)
+    (name,) = chosen(fused, PORTABLE).kernels
+    apart = select_kernels(mod, PORTABLE, Choices("portable", apart=(name,)))
+    assert (len(kernels(fused)), len(kernels(apart))) == (1, 2)
+    assert chosen(apart, PORTABLE).apart == (name,)
+    assert len(kernels(select_kernels(mod, PORTABLE, Choices("avx2", apart=(name,))))) == 1
+    x = codes("int8", 1, 3, 5)
+    np.testing.assert_array_equal(run(apart, x), run(fused, x))
 
 
 def test_views_that_move_data_get_kernels_and_reshapes_do_not() -> None:

@@ -20,7 +20,6 @@ SPECS = (
     TensorSpec((32, 64), "int8"),
     TensorSpec((1, 32), "int32"),
     TensorSpec((32,), "int32"),
-    TensorSpec((32,), "int32"),
 )
 ISA = ISAS["neon-dotprod"]
 
