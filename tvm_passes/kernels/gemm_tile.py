@@ -100,7 +100,7 @@ def default_schedule(access: Access, channels: int, x_dtype: str, isa: Isa) -> G
 def _register_tiles(access: Access, channels: int, x_dtype: str, isa: Isa) -> list[tuple[int, int]]:
     """Rows and vectors, cheapest first: loads per product, and work that overlaps or is padded."""
     blocks = -(-channels // isa.lanes)
-    matrix = uses_matrix(access, x_dtype, isa)
+    matrix, unroll = uses_matrix(access, x_dtype, isa), _unroll(access, x_dtype, isa)
     found = []
     for vectors in range(1, min(blocks, 6) + 1):
         for rows in range(2 if matrix else 1, min(access.columns, MOST_ROWS) + 1, 1 + matrix):
@@ -121,8 +121,10 @@ def _register_tiles(access: Access, channels: int, x_dtype: str, isa: Isa) -> li
         panels = -(-blocks // vectors)
         # epilogues work on powers of two, best on as many lanes as fill registers of codes
         short = {4: 0.0, 2: 0.1, 1: 0.25}.get(min(vectors, blocks), 0.15)
-        if isa.arch == "aarch64" and access.depth < UNROLLED and rows * vectors + inputs > 26:
-            short += 0.2  # the epilogue, mixed with an unrolled sum, needs registers too
+        if isa.arch == "aarch64" and rows * vectors + inputs > 26:
+            # the epilogue, mixed with an unrolled sum, needs registers too, and so do the loads of
+            # the next step
+            short += 0.2 if access.depth < UNROLLED else 0.05 * (unroll - 1)
         return pixels * ((products + loads + 3) / products + short) + 0.001 * panels
 
     return sorted(found, key=cost)
