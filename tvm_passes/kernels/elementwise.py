@@ -28,11 +28,6 @@ def centred(codes: Expr, zero_point: int) -> Expr:
     return wide - constant(zero_point, wide) if zero_point else wide
 
 
-def codes(value: Expr, zero_point: int, qmin: int, qmax: int, dtype: str) -> Expr:
-    """Rounded int32 values to codes."""
-    return saturate(value, qmin, qmax, dtype, zero_point)
-
-
 def pre_shifted(value: Expr, left: int) -> Expr:
     """Clamp so that ``value << left`` fits int32."""
     if not left:
@@ -49,7 +44,7 @@ def requantize_lanes(
     del tables
     acc = pre_shifted(centred(values[0], config.zero_x), config.left)
     result = rescale(acc, constant(config.multiplier, acc), config.left, isa)
-    return codes(result, config.zero_point, config.qmin, config.qmax, config.dtype)
+    return saturate(result, config.qmin, config.qmax, config.dtype, config.zero_point)
 
 
 @lane_operator("mul")
@@ -60,7 +55,7 @@ def mul(config: MulConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa
     acc = pre_shifted(product, config.left)
     multiplier, shift = constant(config.multiplier, acc), constant(config.shift, acc)
     result = requantize(acc, multiplier, shift, config.left, isa)
-    return codes(result, config.zero_point, config.qmin, config.qmax, config.dtype)
+    return saturate(result, config.qmin, config.qmax, config.dtype, config.zero_point)
 
 
 @lane_operator("add")

@@ -7,8 +7,8 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
 from tvm_passes.kernels.builder import build_kernel, int32, load, splat, store
-from tvm_passes.kernels.elementwise import centred, codes, pre_shifted
-from tvm_passes.kernels.fixed_point import constant, requantize, widen
+from tvm_passes.kernels.elementwise import centred, pre_shifted
+from tvm_passes.kernels.fixed_point import constant, requantize, saturate, widen
 from tvm_passes.kernels.functions import lane_sum
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.loops import nested, vector_loop
@@ -51,7 +51,7 @@ def mean(config: MeanConfig, specs: Sequence[TensorSpec], isa: Isa) -> Kernel:
             narrow = pre_shifted(widen(wide, "int32"), config.left)
             multiplier, shift = constant(config.multiplier, narrow), constant(config.shift, narrow)
             result = requantize(narrow, multiplier, shift, config.left, isa)
-            code = codes(result, config.zero_point, config.qmin, config.qmax, config.dtype)
+            code = saturate(result, config.qmin, config.qmax, config.dtype, config.zero_point)
             store(out_buf, offset, code, width)
 
         def along(base: Expr, row: Expr) -> None:

@@ -8,8 +8,7 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
 from tvm_passes.kernels.builder import build_kernel, int32, load, splat, store
-from tvm_passes.kernels.elementwise import codes
-from tvm_passes.kernels.fixed_point import constant, mulhi, rounding_shift, widen
+from tvm_passes.kernels.fixed_point import constant, mulhi, rounding_shift, saturate, widen
 from tvm_passes.kernels.functions import held, int64, reciprocal_sqrt
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.parallel import PER_BYTE, tasks
@@ -42,7 +41,9 @@ def layer_norm(config: LayerNormConfig, specs: Sequence[TensorSpec], isa: Isa) -
                         fine = fine << splat(pre, width)
                     high = mulhi(Held(fine).get(), splat(factor, width), isa)
                     value = Held(rounding_shift(high, splat(right, width), isa)).get()
-                    result = codes(value, config.zero_point, config.qmin, config.qmax, config.dtype)
+                    result = saturate(
+                        value, config.qmin, config.qmax, config.dtype, config.zero_point
+                    )
                     store(out_buf, start + offset, result, width)
 
                 unrolled(n, isa.wide, emit)

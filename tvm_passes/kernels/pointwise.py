@@ -7,7 +7,6 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
-from tvm_passes.kernels.elementwise import codes
 from tvm_passes.kernels.fixed_point import (
     clamp,
     constant,
@@ -61,7 +60,7 @@ def pwl(config: PwlConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa
     index = segment + constant(half, x)
     line = bases[index] + widen(slopes[index], "int32") * offset
     value = rounding_shift(line, constant(config.shift, line), isa)
-    return codes(value, config.zero_point, config.qmin, config.qmax, config.dtype)
+    return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
 
 
 @lane_operator("pwl8", tables=2, pack=pack_words)

@@ -12,8 +12,8 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import build_kernel, int32, load, splat, store
-from tvm_passes.kernels.elementwise import codes, pre_shifted
-from tvm_passes.kernels.fixed_point import constant, rescale, widen
+from tvm_passes.kernels.elementwise import pre_shifted
+from tvm_passes.kernels.fixed_point import constant, rescale, saturate, widen
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.registry import Kernel, kernel
 from tvm_passes.kernels.windows import (
@@ -169,7 +169,7 @@ class _Pool:
         if self.greatest > INT32_MAX >> config.left:
             acc = pre_shifted(acc, config.left)
         value = rescale(acc, splat(multiplier, lanes), config.left, self.isa)
-        return codes(value, config.zero_point, config.qmin, config.qmax, config.dtype)
+        return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
 
 
 def _total(count: int, item: Callable[[Any], Expr], position: int = 0) -> Expr:

@@ -13,8 +13,8 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import build_kernel, int32, load, splat, store
-from tvm_passes.kernels.elementwise import centred, codes, pre_shifted
-from tvm_passes.kernels.fixed_point import constant, mulhi, requantize, widen
+from tvm_passes.kernels.elementwise import centred, pre_shifted
+from tvm_passes.kernels.fixed_point import constant, mulhi, requantize, saturate, widen
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.loops import vector_loop
 from tvm_passes.kernels.parallel import PER_BYTE, tasks
@@ -49,7 +49,7 @@ def resize_bilinear(config: ResizeConfig, specs: Sequence[TensorSpec], isa: Isa)
 def _finish(acc: Expr, config: ResizeConfig, isa: Isa) -> Expr:
     multiplier, shift = constant(config.multiplier, acc), constant(config.shift, acc)
     value = requantize(acc, multiplier, shift, config.left, isa)
-    return codes(value, config.zero_point, config.qmin, config.qmax, config.dtype)
+    return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
 
 
 class _Enlarge:

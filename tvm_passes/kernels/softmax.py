@@ -8,12 +8,12 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import build_kernel, int32, load, splat, store
-from tvm_passes.kernels.elementwise import codes
 from tvm_passes.kernels.fixed_point import (
     constant,
     mulhi,
     requantize,
     rounding_shift,
+    saturate,
     saturating_add,
     widen,
 )
@@ -180,5 +180,5 @@ class _Rows:
 
     def _store(self, offset: Expr, value: Expr, width: int) -> None:
         config = self.config
-        result = codes(value, config.zero_point, config.qmin, config.qmax, config.dtype)
+        result = saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
         store(self.out, offset, result, width)
