@@ -121,6 +121,15 @@ def test_the_message_of_a_rule_begins_with_the_tensors_name(message: str) -> Non
         rewrite_main(before, rule)
 
 
+def test_a_rule_that_fails_is_all_that_is_heard_of(capfd: pytest.CaptureFixture[str]) -> None:
+    def rule(scope: Scope, call: relax.Call) -> relax.Expr | None:
+        raise LoweringError("too steep")
+
+    with pytest.raises(LoweringError):
+        rewrite_main(Before, rule)
+    assert capfd.readouterr() == ("", "")  # TVM warns on its own of builders left half-way
+
+
 def test_a_bound_constant_is_kept() -> None:
     mod = build(
         [((3,), "int8")],
