@@ -69,7 +69,7 @@ def build_stage(
             "name": name,
             "target": asdict(target),
             "compiler": compiler,
-            "kernels": {key: dict(fields) for key, fields in own.kernels.items()} if own else {},
+            "kernels": asdict(own) if own else {},
         },
         produce,
         files=[module],
