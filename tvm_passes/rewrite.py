@@ -124,24 +124,29 @@ def rewrite_main(
     results = [binding.value for binding in main_bindings(mod)] + [function.body.body]
     uses = Counter(variable for result in results for variable in read_variables(result))
     new: dict[relax.Var, relax.Expr] = dict(zip(function.params, params, strict=True))
+
+    def rebuild() -> relax.Expr:
+        for binding in main_bindings(mod):
+            value = substitute(binding.value, new)
+            if isinstance(value, relax.Call):
+                replacement = _apply(rule, scope, value)
+                value = value if replacement is None else replacement
+            if not isinstance(value, relax.Var | relax.Tuple):
+                value = scope.emit(value)
+            new[binding.var] = value
+            if isinstance(value, relax.Var):
+                scope.uses[value] += uses[binding.var]
+        return finish(scope, substitute(function.body.body, new))
+
     failure: LoweringError | None = None
     with builder.function(MAIN, params, attrs=dict(function.attrs or {})):
         with builder.dataflow():
             try:
-                for binding in main_bindings(mod):
-                    value = substitute(binding.value, new)
-                    if isinstance(value, relax.Call):
-                        replacement = _apply(rule, scope, value)
-                        value = value if replacement is None else replacement
-                    if not isinstance(value, relax.Var | relax.Tuple):
-                        value = scope.emit(value)
-                    new[binding.var] = value
-                    if isinstance(value, relax.Var):
-                        scope.uses[value] += uses[binding.var]
-                result = builder.emit_output(finish(scope, substitute(function.body.body, new)))
+                result = rebuild()
             except LoweringError as error:  # TVM warns of a builder that is left half-way
-                failure, result = error, builder.emit_output(params[0])
-        builder.emit_func_output(result)
+                failure, result = error, params[0]
+            output = builder.emit_output(result)
+        builder.emit_func_output(output)
     if failure is not None:
         raise failure
     rebuilt = builder.get()

@@ -52,9 +52,9 @@ def fuse_attention(scope: Scope, expr: relax.Call) -> relax.Expr | None:
     if not is_integer_call(scores, "matmul") or len(TensorSpec.of(scores).shape) != 4:
         return None
     first, second = config_of(scores), config_of(expr)
-    make = _adalog_config if table else _config
-    config = make(first, config_of(softmax), second, TensorSpec.of(scores))
-    if config is None:
+    softmax_config = config_of(softmax)
+    config = _config(first, softmax_config, second, TensorSpec.of(scores))
+    if config is None or bool(table) == bool(softmax_config.bits):
         return None
     q = _tokens(scope, scores.args[0], swap=False)
     k = _tokens(scope, scores.args[1], swap=not first.transpose_b)
@@ -73,53 +73,52 @@ def fuse_attention(scope: Scope, expr: relax.Call) -> relax.Expr | None:
 
 def _config(
     first: MatmulConfig, softmax: SoftmaxConfig, second: MatmulConfig, scores: TensorSpec
+) -> AttentionConfig | AdaLogAttentionConfig | None:
+    """The configuration of the fused operator, or None if it cannot stand for the others."""
+    _, heads, _, keys = scores.shape
+    if not first.raw or second.raw or keys > MOST_KEYS:
+        return None
+    make = _probabilities if softmax.bits else _adalog_codes
+    try:
+        return make(heads, first, softmax, second)
+    except LoweringError:
+        return None
+
+
+def _probabilities(
+    heads: int, first: MatmulConfig, softmax: SoftmaxConfig, second: MatmulConfig
 ) -> AttentionConfig | None:
-    """The configuration of the fused operator, or None if it cannot stand for the three."""
-    _, heads, _, keys = scores.shape
-    if not first.raw or second.raw or not softmax.bits or second.zero_a != softmax.zero_point:
+    if second.zero_a != softmax.zero_point:
         return None
-    if keys > MOST_KEYS:
-        return None
-    try:
-        return attention_config(
-            heads,
-            _logit_scale(softmax),
-            _output_scale(second) * 2.0**softmax.bits,
-            first.zero_a,
-            second.zero_b,
-            second.zero_point,
-            second.dtype,
-            (second.qmin, second.qmax),
-        )
-    except LoweringError:
-        return None
+    return attention_config(
+        heads,
+        _logit_scale(softmax),
+        _output_scale(second) * 2.0**softmax.bits,
+        zero_q=first.zero_a,
+        zero_v=second.zero_b,
+        zero_point=second.zero_point,
+        dtype=second.dtype,
+        codes=(second.qmin, second.qmax),
+    )
 
 
-def _adalog_config(
-    first: MatmulConfig, softmax: SoftmaxConfig, second: MatmulConfig, scores: TensorSpec
+def _adalog_codes(
+    heads: int, first: MatmulConfig, softmax: SoftmaxConfig, second: MatmulConfig
 ) -> AdaLogAttentionConfig | None:
-    """As ``_config``, for a table of AdaLog codes; the zero point of v has to be 0."""
-    _, heads, _, keys = scores.shape
-    if not first.raw or second.raw or softmax.bits or second.zero_a or second.zero_b:
+    if second.zero_a or second.zero_b:
         return None
-    if keys > MOST_KEYS:
-        return None
-    steps = _real(softmax.code_multiplier, softmax.code_shift, 0) * 2.0**EXP2_BITS
-    try:
-        return adalog_attention_config(
-            heads,
-            _logit_scale(softmax),
-            steps,
-            softmax.qmax.bit_length(),
-            _output_scale(second),
-            2.0 ** (softmax.code_offset * 2.0**-EXP2_BITS),
-            first.zero_a,
-            second.zero_point,
-            second.dtype,
-            (second.qmin, second.qmax),
-        )
-    except LoweringError:
-        return None
+    return adalog_attention_config(
+        heads,
+        _logit_scale(softmax),
+        _real(softmax.code_multiplier, softmax.code_shift, 0) * 2.0**EXP2_BITS,
+        softmax.qmax.bit_length(),
+        _output_scale(second),
+        2.0 ** (softmax.code_offset * 2.0**-EXP2_BITS),
+        zero_q=first.zero_a,
+        zero_point=second.zero_point,
+        dtype=second.dtype,
+        codes=(second.qmin, second.qmax),
+    )
 
 
 def _logit_scale(softmax: SoftmaxConfig) -> float:

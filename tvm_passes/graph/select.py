@@ -22,7 +22,7 @@ from tvm_passes.rewrite import Scope, rewrite_main
 
 Made = dict[Any, tuple[relax.GlobalVar, Kernel]]
 WORKLOAD, SCHEDULE = "pocketvit.workload", "pocketvit.schedule"  # attributes of a PrimFunc
-APART = "pocketvit.apart"  # attribute of the module
+APART = "pocketvit.apart"  # attribute of the module, JSON
 
 
 def select_kernels(mod: tvm.IRModule, isa: Isa, choices: Choices | None = None) -> tvm.IRModule:
@@ -75,8 +75,7 @@ def select_kernels(mod: tvm.IRModule, isa: Isa, choices: Choices | None = None) 
             function, relax.Tuple(arguments), relax.TensorType(out.shape, out.dtype)
         )
 
-    names = [tvm.ir.StringImm(name) for name in apart]
-    return rewrite_main(mod, rule).with_attr(APART, names)
+    return rewrite_main(mod, rule).with_attr(APART, json.dumps(apart))
 
 
 def _take_apart(mod: tvm.IRModule, workloads: tuple[str, ...]) -> tvm.IRModule:
@@ -123,5 +122,4 @@ def chosen(mod: tvm.IRModule, isa: Isa) -> Choices:
         attributes = function.attrs or {}
         if SCHEDULE in attributes:
             kernels[str(attributes[WORKLOAD])] = json.loads(str(attributes[SCHEDULE]))
-    apart = (mod.attrs or {}).get(APART, ())
-    return Choices(isa.name, kernels, tuple(str(name.value) for name in apart))
+    return Choices(isa.name, kernels, tuple(json.loads(str(mod.attrs[APART]))))

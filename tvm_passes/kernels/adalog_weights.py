@@ -6,8 +6,8 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
-from tvm_passes.kernels.attention_weights import LogitRow, accumulate, scaled_distance
-from tvm_passes.kernels.builder import int32, lanes_of, load, splat, store
+from tvm_passes.kernels.attention_weights import CodeSum, LogitRow, scaled_distance
+from tvm_passes.kernels.builder import int32, lanes_of, splat
 from tvm_passes.kernels.fixed_point import (
     clamp,
     constant,
@@ -19,7 +19,7 @@ from tvm_passes.kernels.fixed_point import (
     saturating_subtract,
     widen,
 )
-from tvm_passes.kernels.functions import exp2_codes, held, lane_sum, log2
+from tvm_passes.kernels.functions import exp2_codes, held, log2
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.tables import lookup_codes
 from tvm_passes.ops.adalog_attention import AdaLogAttentionConfig
@@ -58,7 +58,7 @@ class AdaLogWeights:
             isa: instruction set.
         """
         self.config, self.table, self.counted, self.isa = config, table, counted, isa
-        self.sums = T.alloc_buffer((isa.lanes,), "int32")
+        self.total = CodeSum(isa)
 
     def emit(self, line: LogitRow) -> Expr:
         """Write the weights of one query; return their sum, int32, or 0 where it is not needed."""
@@ -69,11 +69,11 @@ class AdaLogWeights:
         def add(offset: Expr, distance: Expr) -> None:
             del offset
             weights = exp2_codes(T.bind(scaled_distance(distance, *octaves, isa)), isa)
-            accumulate(self.sums, T.bind(weights), isa)
+            self.total.add(T.bind(weights))
 
-        self._clear()
+        self.total.clear()
         line.for_distances(add)
-        first = self._first_step(self._total())
+        first = self._first_step(self.total.get())
 
         def use(offset: Expr, distance: Expr) -> None:
             fine = T.bind(scaled_distance(distance, *steps, isa))
@@ -81,9 +81,10 @@ class AdaLogWeights:
             code = rounding_shift_narrow(fine, config.fraction_bits, "uint8", isa)
             line.put(offset, self._weights(T.bind(clamp(code, 0, config.code_max, "uint8"))))
 
-        self._clear()
+        if self.counted:
+            self.total.clear()
         line.for_distances(use)
-        return self._total() if self.counted else int32(0)
+        return self.total.get() if self.counted else int32(0)
 
     def finish(self, value: Expr, row: Expr) -> Expr:
         """Output codes of int32 sums of one query."""
@@ -105,7 +106,7 @@ class AdaLogWeights:
         if not isa.dot:
             weights = T.bind(self.table[widen(code, "int32")])
             if self.counted:
-                accumulate(self.sums, weights, isa)
+                self.total.add(weights)
             return [weights]
         reached = next(size for size in (64, 128, 256) if self.config.code_max < size)
         high, low = (
@@ -114,11 +115,5 @@ class AdaLogWeights:
         if self.counted:
             eight = constant(8, code, "int16")
             whole = (widen(high, "int16") << eight) + widen(low, "int16")
-            accumulate(self.sums, T.bind(whole), isa)
+            self.total.add(T.bind(whole))
         return [high, low]
-
-    def _clear(self) -> None:
-        store(self.sums, 0, splat(int32(0), self.isa.lanes), self.isa.lanes)
-
-    def _total(self) -> Expr:
-        return held(lane_sum(load(self.sums, 0, self.isa.lanes), self.isa.lanes))

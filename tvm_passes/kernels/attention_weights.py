@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
-from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import (
     int32,
@@ -80,13 +79,49 @@ class LogitRow:
             self.codes.put(self.row * len(planes) + index, offset, plane)
 
 
+class CodeSum:
+    """The sum of int16 codes, lane by lane."""
+
+    def __init__(self, isa: Isa) -> None:
+        """Declare it; its value is undefined."""
+        self.isa = isa
+        self.lanes = T.alloc_buffer((isa.lanes,), "int32")
+
+    def clear(self) -> None:
+        """Begin anew."""
+        store(self.lanes, 0, splat(int32(0), self.isa.lanes), self.isa.lanes)
+
+    def add(self, codes: Expr) -> None:
+        """Add the lanes of a vector, in any order."""
+
+        def pairs(part: Expr) -> Expr:
+            name = "llvm.aarch64.neon.uaddlp.v4i32.v8i16"
+            return tirx.call_llvm_pure_intrin("int32x4", name, part)
+
+        def multiply_add(part: Expr) -> Expr:
+            name, ones = "llvm.x86.avx512.pmaddw.d.512", constant(1, part, "int16")
+            return tirx.call_llvm_pure_intrin("int32x16", name, part, ones)
+
+        wide = native(self.isa, {"neon": (8, pairs), "avx512": (32, multiply_add)}, codes)
+        wide = T.bind(widen(codes, "int32") if wide is None else wide)
+        each = self.isa.lanes
+        total = load(self.lanes, 0, each)
+        for start in range(0, lanes_of(wide), each):
+            total = total + lane_slice(wide, start, each)
+        store(self.lanes, 0, total, each)
+
+    def get(self) -> Expr:
+        """The sum, int32."""
+        return held(lane_sum(load(self.lanes, 0, self.isa.lanes), self.isa.lanes))
+
+
 class SoftmaxWeights:
     """Weights ``exp2_codes``; the mean of v is divided by their sum at the end."""
 
     def __init__(self, config: AttentionConfig, rows: int, isa: Isa) -> None:
         """Declare what is kept of each of ``rows`` queries."""
         self.config, self.isa = config, isa
-        self.sums = T.alloc_buffer((isa.lanes,), "int32")
+        self.total = CodeSum(isa)
         self.inverse = T.alloc_buffer((rows,), "int32")
         self.shift = T.alloc_buffer((rows,), "int32")
 
@@ -94,18 +129,18 @@ class SoftmaxWeights:
         """Write the codes of one query; return their sum, int32."""
         config, isa = self.config, self.isa
         factor = config.right, config.left, config.logit_multiplier
-        store(self.sums, 0, splat(int32(0), isa.lanes), isa.lanes)
+        self.total.clear()
 
         def use(offset: Expr, distance: Expr) -> None:
             weights = T.bind(exp2_codes(T.bind(scaled_distance(distance, *factor, isa)), isa))
-            accumulate(self.sums, weights, isa)
+            self.total.add(weights)
             planes = [weights]
             if isa.dot:
                 planes = [T.bind(_high_bytes(weights, isa)), T.bind(widen(weights, "int8"))]
             line.put(offset, planes)
 
         line.for_distances(use)
-        total = held(lane_sum(load(self.sums, 0, isa.lanes), isa.lanes))
+        total = self.total.get()
         scale = int64(config.multiplier << INVERSE_BITS)
         inverse = held(tirx.truncdiv(scale, total.astype("int64")).astype("int32"))
         T.buffer_store(self.inverse, inverse, [line.row])
@@ -134,26 +169,6 @@ def scaled_distance(distance: Expr, right: int, left: int, m: int, isa: Isa) -> 
         steps = narrow((distance + half) >> constant(right, distance), "int16")
     steps = saturating_shift_left(T.bind(steps), left, isa)
     return mulhrs(steps, constant(m, steps, "int16"), isa)
-
-
-def accumulate(sums: Buffer, codes: Expr, isa: Isa) -> None:
-    """Add int16 codes to the ``isa.lanes`` int32 of ``sums``, in any order."""
-
-    def pairs(part: Expr) -> Expr:
-        return tirx.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.uaddlp.v4i32.v8i16", part)
-
-    def multiply_add(part: Expr) -> Expr:
-        ones = constant(1, part, "int16")
-        return tirx.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.pmaddw.d.512", part, ones)
-
-    wide = native(isa, {"neon": (8, pairs), "avx512": (32, multiply_add)}, codes)
-    if wide is None:
-        wide = widen(codes, "int32")
-    wide = T.bind(wide)
-    total = load(sums, 0, isa.lanes)
-    for start in range(0, lanes_of(wide), isa.lanes):
-        total = total + lane_slice(wide, start, isa.lanes)
-    store(sums, 0, total, isa.lanes)
 
 
 def _high_bytes(codes: Expr, isa: Isa) -> Expr:

@@ -17,7 +17,7 @@ from tvm_passes.kernels.builder import join, lane_slice, lanes_of, load, splat, 
 from tvm_passes.kernels.fixed_point import rescale, saturate
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.lanes import LANE_OPERATORS
-from tvm_passes.kernels.loops import pieces
+from tvm_passes.kernels.loops import pieces, powers
 from tvm_passes.kernels.pad import emit_borders
 from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.fused import Step
@@ -183,7 +183,7 @@ class Epilogue:
             pixels = [groups[position][2] for groups in split]
             together = TOGETHER if self.isa.dot else self.isa.wide
             # one lane each: TVMScript cannot read vectors of two
-            for at, count in _groups(len(pixels), 1 if lanes == 1 else together // lanes):
+            for at, count in powers(len(pixels), 1 if lanes == 1 else max(together // lanes, 1)):
                 offset = (pixel + at) * self.channels + first
                 codes = self._codes(pixels[at : at + count], first, offset)
                 for index in range(count):
@@ -227,16 +227,6 @@ def _kept(codes: Expr) -> Expr:
     buffer = T.alloc_buffer((lanes,), str(codes.ty.dtype).partition("x")[0])
     store(buffer, 0, codes, lanes)
     return T.bind(load(buffer, 0, lanes))
-
-
-def _groups(count: int, most: int) -> list[tuple[int, int]]:
-    """Start and size of groups that cover ``count``, each a power of two of at most ``most``."""
-    groups, start = [], 0
-    while start < count:
-        size = 1 << min(count - start, max(most, 1)).bit_length() - 1
-        groups.append((start, size))
-        start += size
-    return groups
 
 
 def _split(accs: Sequence[Expr], valid: int) -> list[tuple[int, int, Expr]]:

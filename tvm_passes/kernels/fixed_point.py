@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
-from tvm_passes.kernels.builder import by_register, lanes_of, named, native
+from tvm_passes.kernels.builder import lanes_of, named, native
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.numerics import INT_RANGE
 
@@ -172,10 +172,10 @@ def _vpmulhrsw(a: Expr, b: Expr) -> Expr:
 
 def mulhrs_add(total: Expr, a: Expr, b: Expr, isa: Isa) -> Expr:
     """``total + mulhrs(a, b)`` of int16 expressions, clamped to their range."""
-    if isa.fraction:
-        result = by_register(8, _sqrdmlah, total, a, b)
-        if result is not None:
-            return result
+    forms = {"neon": (8, _sqrdmlah)} if isa.fraction else {}
+    result = native(isa, forms, total, a, b)
+    if result is not None:
+        return result
     return saturating_add(total, mulhrs(a, b, isa))
 
 
@@ -189,6 +189,11 @@ def saturating_add(a: Expr, b: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin(str(a.ty.dtype), "llvm.sadd.sat", a, b)
 
 
+def saturating_subtract(a: Expr, b: Expr) -> Expr:
+    """``a - b`` of integers of the same type, clamped to its range."""
+    return tirx.call_llvm_pure_intrin(str(a.ty.dtype), "llvm.ssub.sat", a, b)
+
+
 def saturating_shift_left(value: Expr, left: int, isa: Isa) -> Expr:
     """``value << left`` of int16 lanes, clamped to their range."""
     if not left:
@@ -199,11 +204,6 @@ def saturating_shift_left(value: Expr, left: int, isa: Isa) -> Expr:
         return result
     shift = constant(left, value, "int16")
     return tirx.call_llvm_pure_intrin(str(value.ty.dtype), "llvm.sshl.sat", value, shift)
-
-
-def saturating_subtract(a: Expr, b: Expr) -> Expr:
-    """``a - b`` of integers of the same type, clamped to its range."""
-    return tirx.call_llvm_pure_intrin(str(a.ty.dtype), "llvm.ssub.sat", a, b)
 
 
 def _sqshl(left: int, value: Expr) -> Expr:

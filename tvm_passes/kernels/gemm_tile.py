@@ -20,6 +20,7 @@ BLOCK_BYTES = 16 << 10  # of input that one panel passes over, half of a first-l
 MOST_ROWS = 12
 UNROLLED = 48  # codes of a sum from which on LLVM keeps the loop
 UNROLLS = (1, 2, 4)
+ROOMY = 26  # NEON registers that a tile takes without getting in the way of anything else
 SHARES = 4  # blocks at least, so that as many threads have one each
 
 
@@ -80,10 +81,10 @@ def tiles_in(columns: int, rows: int) -> int:
 
 def schedules(access: Access, channels: int, x_dtype: str, isa: Isa) -> Iterator[GemmSchedule]:
     """Every schedule that fits the registers, the best guess of its register tile first."""
+    steps = _unroll(access, x_dtype, isa)
     for rows, vectors in _register_tiles(access, channels, x_dtype, isa):
         total = access.rows * tiles_in(access.columns, rows)
-        unroll = _unroll(access, x_dtype, isa)
-        default = GemmSchedule(rows, vectors, _block(access, rows, total), unroll)
+        default = GemmSchedule(rows, vectors, _block(access, rows, total), steps)
         yield default
         blocks = {block for block in (1, 4, 16, 64, total, default.block) if block <= total}
         for block, unroll in product(sorted(blocks), UNROLLS):
@@ -121,7 +122,7 @@ def _register_tiles(access: Access, channels: int, x_dtype: str, isa: Isa) -> li
         panels = -(-blocks // vectors)
         # epilogues work on powers of two, best on as many lanes as fill registers of codes
         short = {4: 0.0, 2: 0.1, 1: 0.25}.get(min(vectors, blocks), 0.15)
-        if isa.arch == "aarch64" and rows * vectors + inputs > 26:
+        if isa.arch == "aarch64" and rows * vectors + inputs > ROOMY:
             # the epilogue, mixed with an unrolled sum, needs registers too, and so do the loads of
             # the next step
             short += 0.2 if access.depth < UNROLLED else 0.05 * (unroll - 1)

@@ -33,13 +33,21 @@ def pieces(extent: int, widest: int) -> list[tuple[int, int]]:
     Widths are powers of two up to ``widest``, but not two: TVMScript prints such vectors, and
     cannot read them.
     """
-    result, start = [], 0
+    return [
+        (start + part, 1 if width == 2 else width)
+        for start, width in powers(extent, widest)
+        for part in range(width if width == 2 else 1)
+    ]
+
+
+def powers(extent: int, greatest: int) -> list[tuple[int, int]]:
+    """Starts and sizes of groups that cover ``extent``, powers of two up to ``greatest``."""
+    groups, start = [], 0
     while start < extent:
-        width = 1 << min(extent - start, widest).bit_length() - 1
-        width = 1 if width == 2 else width
-        result.append((start, width))
-        start += width
-    return result
+        size = 1 << min(extent - start, greatest).bit_length() - 1
+        groups.append((start, size))
+        start += size
+    return groups
 
 
 @dataclass(frozen=True)
