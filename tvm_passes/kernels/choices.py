@@ -107,16 +107,17 @@ def read_choices(path: Path) -> Choices:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         isa, kernels, apart = content["isa"], content["kernels"], content.get("apart", [])
-        good = isinstance(apart, list) and all(
-            isinstance(key, str) and isinstance(value, dict) for key, value in kernels.items()
-        )
+        if not isinstance(apart, list) or not all(
+            isinstance(item, dict) for item in kernels.values()
+        ):
+            raise TypeError("neither schedules nor a list of names")
     except OSError as error:
         raise LoweringError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LoweringError(
             f"{path} is no kernel configuration; kernels.json beside a library of an artifact is."
         ) from error
-    if not good or isa not in ISAS:
+    if isa not in ISAS:
         known = ", ".join(ISAS)
         raise LoweringError(f"{path} is no kernel configuration for one of {known}.")
     return Choices(isa, kernels, tuple(map(str, apart)))

@@ -17,8 +17,8 @@ from tvm.tirx import Buffer
 
 from tvm_passes.errors import LoweringError
 from tvm_passes.kernels.builder import int32, join, lane_slice, lanes_of, load
-from tvm_passes.kernels.depthwise_tile import DOT, SLOTS, DepthwiseSchedule, RowPlan, Window
-from tvm_passes.kernels.dot import dot, flip_signs
+from tvm_passes.kernels.depthwise_tile import DOT, DepthwiseSchedule, RowPlan, Window
+from tvm_passes.kernels.dot import WORD, dot, flip_signs
 from tvm_passes.kernels.fixed_point import widen
 from tvm_passes.kernels.gemm_tile import input_offset
 from tvm_passes.kernels.isa import Isa
@@ -83,7 +83,7 @@ class DotTaps(Taps):
 
     def weights(self, buffer: Buffer, start: Expr) -> Vectors:
         """One vector per term, column of the kernel and register."""
-        size = self.isa.lanes * SLOTS
+        size = self.isa.lanes * WORD
         count = len(self.plan.terms) * self.plan.window.columns.taps * self.vectors
         return [T.bind(load(buffer, start + index * size, size)) for index in range(count)]
 
@@ -170,11 +170,11 @@ def make_taps(window: Window, schedule: DepthwiseSchedule, x_dtype: str, isa: Is
 def interleave(rows: Vectors, isa: Isa) -> list[Expr]:
     """Registers of ``[channel][4]`` bytes from one to four vectors of channels."""
     lanes = lanes_of(rows[0])
-    four = [rows[slot % len(rows)] for slot in range(SLOTS)]
+    four = [rows[slot % len(rows)] for slot in range(WORD)]
     if isa.arch == "aarch64" and lanes in (8, 16):
         even, odd = _zip(four[0], four[2]), _zip(four[1], four[3])
         return [zipped for a, b in zip(even, odd, strict=True) for zipped in _zip(a, b)]
-    order = [slot * isa.lanes + lane for lane in range(isa.lanes) for slot in range(SLOTS)]
+    order = [slot * isa.lanes + lane for lane in range(isa.lanes) for slot in range(WORD)]
     return [
         tirx.Shuffle(
             [join([lane_slice(row, start, isa.lanes) for row in four])], list(map(int32, order))

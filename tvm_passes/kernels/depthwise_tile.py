@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from tvm_passes.kernels.dot import WORD
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.windows import Axis, block_lanes
 
 DOT, MULTIPLY = "dot", "multiply"
-SLOTS = 4  # bytes of one dot product
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class RowPlan:
         sets = [[axis.source(row, tap) for tap in range(axis.taps)] for row in range(self.rows)]
         if self._shared:  # neighbours have most rows in common
             sets = [axis.sources(self.rows)]
-        return [rows[i : i + SLOTS] for rows in sets for i in range(0, len(rows), SLOTS)]
+        return [rows[i : i + WORD] for rows in sets for i in range(0, len(rows), WORD)]
 
     @cached_property
     def terms(self) -> list[Term]:
         """The dot products, output row by output row."""
-        axis, each = self.window.rows, -(-self.window.rows.taps // SLOTS)
+        axis, each = self.window.rows, -(-self.window.rows.taps // WORD)
         terms = []
         for row in range(self.rows):
             mine = {axis.source(row, tap): tap for tap in range(axis.taps)}
@@ -83,7 +83,7 @@ class RowPlan:
                 own = self._shared or index // each == row
                 if own and mine.keys() & set(group):
                     taps = [mine.get(source) for source in group]
-                    padding = [None] * (SLOTS - len(taps))
+                    padding = [None] * (WORD - len(taps))
                     terms.append(Term(row, index, (*taps, *padding)))
         return terms
 
@@ -150,5 +150,5 @@ def default_schedule(window: Window, dot: bool, isa: Isa) -> DepthwiseSchedule:
         return DepthwiseSchedule(MULTIPLY, 1, columns, vectors(16))
     if isa.arch == "x86":
         return DepthwiseSchedule(DOT, rows, columns, vectors(32))
-    few = not shared and window.rows.taps <= SLOTS and window.columns.taps <= 3
+    few = not shared and window.rows.taps <= WORD and window.columns.taps <= 3
     return DepthwiseSchedule(DOT, rows, columns, vectors(16 if few else 8))

@@ -11,11 +11,11 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
 from tvm_passes.kernels.builder import build_kernel, int32, load
+from tvm_passes.kernels.dot import WORD
 from tvm_passes.kernels.epilogue import Epilogue, EpiloguePlan
 from tvm_passes.kernels.gemm_micro import MicroKernel
 from tvm_passes.kernels.gemm_mmla import MmlaMicroKernel, pack_pairs
 from tvm_passes.kernels.gemm_tile import (
-    GROUP,
     Access,
     GemmSchedule,
     default_schedule,
@@ -51,7 +51,7 @@ def gemm_kernel(
     def packed_weights(rows: NDArray[np.int8]) -> NDArray[np.int8]:
         if matrix:
             return pack_pairs(rows, access, schedule.vectors)
-        width = GROUP if uses_dot(x.dtype, isa) else 1
+        width = WORD if uses_dot(x.dtype, isa) else 1
         return pack_weights(rows, access, schedule.vectors, isa.lanes, width)
 
     cells = packed_weights(np.zeros((channels, access.depth), np.int8))

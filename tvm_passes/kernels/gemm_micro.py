@@ -8,9 +8,9 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import Accumulators, int32, join, load, splat
-from tvm_passes.kernels.dot import flip_signs, sdot, vpdpbusd
+from tvm_passes.kernels.dot import WORD, flip_signs, sdot, vpdpbusd
 from tvm_passes.kernels.fixed_point import widen
-from tvm_passes.kernels.gemm_tile import GROUP, Access, group_starts, input_offset, uses_dot
+from tvm_passes.kernels.gemm_tile import Access, group_starts, input_offset, uses_dot
 from tvm_passes.kernels.isa import Isa
 
 
@@ -34,7 +34,7 @@ class MicroKernel:
         self.unroll = unroll
         self.dot = uses_dot(x_dtype, isa)
         self.flip = bool(input_offset(x_dtype, isa))
-        self.width = GROUP if self.dot else 1
+        self.width = WORD if self.dot else 1
         self.starts = group_starts(access.run_length, self.width)
 
     def panel_bytes(self, vectors: int) -> int:
@@ -119,15 +119,15 @@ class MicroKernel:
         """The groups of one row, as ``_multiply_add`` wants them."""
         if not self.dot:
             return T.bind(splat(self.x[start].astype("int16"), self.isa.lanes))
-        if self.access.run_length < GROUP:  # never read past the run
+        if self.access.run_length < WORD:  # never read past the run
             word = int32(0)
             for position in range(self.access.run_length):
                 byte = self.x[start + position].astype("int32") & int32(0xFF)
                 word = word | (byte << int32(8 * position))
         elif groups == 1:
-            word = T.reinterpret("int32", load(self.x, start, GROUP))
+            word = T.reinterpret("int32", load(self.x, start, WORD))
         else:
-            codes = load(self.x, start, groups * GROUP)
+            codes = load(self.x, start, groups * WORD)
             quad = join([codes] * (4 // groups))
             words = T.reinterpret("int32x4", quad)
             return T.bind(flip_signs(words) if self.flip else words)

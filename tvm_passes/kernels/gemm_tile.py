@@ -13,9 +13,9 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from tvm_passes.kernels.dot import WORD
 from tvm_passes.kernels.isa import Isa
 
-GROUP = 4  # codes that one lane of a dot product multiplies
 BLOCK_BYTES = 16 << 10  # of input that one panel passes over, half of a first-level cache
 MOST_ROWS = 12
 UNROLLED = 48  # codes of a sum from which on LLVM keeps the loop
@@ -111,13 +111,13 @@ def _register_tiles(access: Access, channels: int, x_dtype: str, isa: Isa) -> li
 
     def cost(tile: tuple[int, int]) -> float:
         rows, vectors = tile
-        products, inputs = rows * vectors * GROUP, rows + vectors
+        products, inputs = rows * vectors * WORD, rows + vectors
         if matrix:  # of sixteen codes, like the next line
             products, loads = rows * vectors * 2, rows / 2 + vectors * 2
         elif isa.arch == "aarch64":  # codes by 16 bytes, weights by pairs of vectors
-            loads = rows + vectors * GROUP / 2
+            loads = rows + vectors * WORD / 2
         else:
-            loads = rows * GROUP + vectors
+            loads = rows * WORD + vectors
         pixels = tiles_in(access.columns, rows) * rows / access.columns
         panels = -(-blocks // vectors)
         # epilogues work on powers of two, best on as many lanes as fill registers of codes
@@ -140,7 +140,7 @@ def _unroll(access: Access, x_dtype: str, isa: Isa) -> int:
     """Two steps, unless one would be left over: what LLVM makes of that needs more registers."""
     if uses_matrix(access, x_dtype, isa):
         return 2
-    codes = {"sdot": 4 * GROUP}.get(isa.dot or "", GROUP) if uses_dot(x_dtype, isa) else 1
+    codes = {"sdot": 4 * WORD}.get(isa.dot or "", WORD) if uses_dot(x_dtype, isa) else 1
     return 1 if access.run_length // codes % 2 else 2
 
 
@@ -152,7 +152,7 @@ def input_offset(dtype: str, isa: Isa) -> int:
 def uses_matrix(access: Access, dtype: str, isa: Isa) -> bool:
     """Whether inputs of ``dtype`` go through the matrix product, which takes pairs of pixels and
     eight codes at a time."""
-    enough = access.columns >= 2 and access.run_length >= 2 * GROUP
+    enough = access.columns >= 2 and access.run_length >= 2 * WORD
     return isa.matrix is not None and dtype in ("int8", "uint8") and enough
 
 

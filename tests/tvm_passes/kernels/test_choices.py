@@ -53,7 +53,11 @@ def test_a_schedule_outside_of_the_space_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"isa": "mips", "kernels": {}}', '{"isa": "neon", "kernels": 3}']
+    "content",
+    [
+        *("", "[]", "{}", '{"isa": "mips", "kernels": {}}', '{"isa": "neon", "kernels": 3}'),
+        *('{"isa": "neon", "kernels": {"a": 1}}', '{"isa": "neon", "kernels": {}, "apart": 3}'),
+    ],
 )
 def test_what_is_no_configuration_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "bad.json").write_text(content)
