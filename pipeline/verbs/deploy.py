@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.artifact import Artifact
 from pipeline.artifact.write import check_destination
+from pipeline.device import Measurement
 from pipeline.errors import UserError
 from pipeline.models import ModelSpec
 from pipeline.quant.recipe import load_recipe
@@ -16,6 +18,7 @@ from pipeline.stages.float_logits import float_logits
 from pipeline.stages.float_model import FloatModel
 from pipeline.stages.integer_logits import integer_logits
 from pipeline.stages.integer_module import read_module
+from pipeline.stages.logits import Logits
 from pipeline.stages.lower import lower_stage
 from pipeline.stages.photos import draw_calibration, scan_validation
 from pipeline.stages.quantize import quantize_stage, read_formats
@@ -92,11 +95,7 @@ def deploy(spec: ModelSpec, options: DeployOptions, workspace: Workspace) -> Dep
     needed = (device.targets()[0] for device in options.devices if isinstance(device, Emulated))
     targets = resolve_targets([*options.targets, *needed])
     choices = read_kernel_configs(options.kernel_configs, targets)
-    phone_target = next((name for name in options.targets if resolve_target(name).is_arm), None)
-    for device in options.devices:
-        if isinstance(device, Remote) and phone_target is None:
-            raise UserError(f"What to build for {device.name} is unknown; name it with --target.")
-        device.check(workspace.reporter)
+    _check_devices(options, workspace)
 
     model = FloatModel(spec, workspace.reporter)
     classes, settings = model.loaded.num_classes, model.preprocessing
@@ -137,19 +136,6 @@ def deploy(spec: ModelSpec, options: DeployOptions, workspace: Workspace) -> Dep
     images: Sequence[LabelledImage] = [
         (photos.pixels(index, index + 1), photos.photos[index].label) for index in sample.tolist()
     ]
-    measurements = [
-        measure_on(
-            workspace,
-            artifact,
-            device,
-            images,
-            logits[sample],
-            options.runs,
-            options.warmup,
-            phone_target if isinstance(device, Remote) else None,
-        )
-        for device in options.devices
-    ]
     return DeployResult(
         model=spec.name,
         recipe=recipe.name,
@@ -158,8 +144,43 @@ def deploy(spec: ModelSpec, options: DeployOptions, workspace: Workspace) -> Dep
         reference=ReferenceCheck(
             len(sample), int(np.any(reference != logits[sample], axis=1).sum())
         ),
-        measurements=tuple(measurements),
+        measurements=_measure(options, workspace, artifact, images, logits[sample]),
         movement=movement(integer),
         libraries=built_files(artifact),
         artifact=options.out,
+    )
+
+
+def _phone_target(options: DeployOptions) -> str | None:
+    """What a remote device runs: the first ARM target that was asked for."""
+    return next((name for name in options.targets if resolve_target(name).is_arm), None)
+
+
+def _check_devices(options: DeployOptions, workspace: Workspace) -> None:
+    for device in options.devices:
+        if isinstance(device, Remote) and _phone_target(options) is None:
+            raise UserError(f"What to build for {device.name} is unknown; name it with --target.")
+        device.check(workspace.reporter)
+
+
+def _measure(
+    options: DeployOptions,
+    workspace: Workspace,
+    artifact: Artifact,
+    images: Sequence[LabelledImage],
+    logits: Logits,
+) -> tuple[Measurement, ...]:
+    """What every device makes of some photos, whose logits on this host are known."""
+    return tuple(
+        measure_on(
+            workspace,
+            artifact,
+            device,
+            images,
+            logits,
+            options.runs,
+            options.warmup,
+            _phone_target(options) if isinstance(device, Remote) else None,
+        )
+        for device in options.devices
     )
