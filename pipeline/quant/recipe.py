@@ -4,6 +4,7 @@ The models below are the only definition of the keys; an unknown key is an error
 """
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -115,12 +116,40 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
+_BITS = re.compile(r"(?P<recipe>.+):w(?P<weights>\d+)a(?P<activations>\d+)", re.IGNORECASE)
+
+
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """A bundled recipe by its name, or any by the path of its TOML file.
+    """A bundled recipe by its name, or any by the path of its TOML file, at other bits on demand.
+
+    Args:
+        name_or_path: such as `pocket`, `mine.toml` or, with bits for weights and activations,
+            `pocket:w4a4`.
 
     Raises:
         UserError: there is no such recipe, or its content is wrong.
     """
+    if (found := _BITS.fullmatch(str(name_or_path))) is None:
+        return _load(name_or_path)
+    recipe = _load(found["recipe"])
+    return at_bits(recipe, int(found["weights"]), int(found["activations"]))
+
+
+def at_bits(recipe: Recipe, weights: int, activations: int) -> Recipe:
+    """The recipe with other bits for the operands of products; its name says so.
+
+    Raises:
+        UserError: a number of bits is not allowed.
+    """
+    content = recipe.model_dump()
+    content["name"] = f"{recipe.name}:w{weights}a{activations}"
+    content["weights"]["bits"] = weights
+    for section in ("activations", "softmax", "post_gelu"):
+        content[section]["bits"] = activations
+    return parse_recipe(content, content["name"])
+
+
+def _load(name_or_path: str | Path) -> Recipe:
     bundled = FOLDER / f"{name_or_path}.toml"
     path = bundled if bundled.is_file() else Path(name_or_path)
     if path.is_file():

@@ -69,3 +69,15 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 def test_recipes_are_frozen() -> None:
     with pytest.raises(ValueError):
         Recipe(name="x").residual_bits = 8  # type: ignore[misc]
+
+
+def test_bits_behind_the_name_replace_those_of_the_recipe() -> None:
+    recipe = load_recipe("w8a8-adalog:w4a6")
+    assert recipe.name == "w8a8-adalog:w4a6"
+    assert (recipe.weights.bits, recipe.activations.bits) == (4, 6)
+    assert (recipe.softmax.bits, recipe.post_gelu.bits) == (6, 6)
+
+
+def test_bits_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(UserError, match=r"w8a8:w9a4: weights.bits = 9 is not allowed"):
+        load_recipe("w8a8:w9a4")
