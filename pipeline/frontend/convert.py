@@ -204,7 +204,7 @@ def _dequantize(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
 
 
 def _quantize_log(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    x, scale, q, bits, shift, name = _arguments(node)
+    x, scale, q, _r, bits, shift, name = _arguments(node)
     config = qdq.QuantizeLogConfig(q, bits, shift, name)
     return _emit(
         importer, call("quantize_log", config, *(_tensor(importer, item) for item in (x, scale)))
@@ -212,7 +212,7 @@ def _quantize_log(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
 
 
 def _dequantize_log(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    codes, scale, q, bits, shift = _arguments(node)
+    codes, scale, q, _r, bits, shift = _arguments(node)
     config = qdq.DequantizeLogConfig(q, bits, shift)
     tensors = (_tensor(importer, item) for item in (codes, scale))
     return _emit(importer, call("dequantize_log", config, *tensors))

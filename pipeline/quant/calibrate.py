@@ -1,4 +1,4 @@
-"""Calibration: run photos through the float graph and choose every quantizer's parameters."""
+"""Calibration: run photos through the float graph and choose every activation's quantizer."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -10,16 +10,14 @@ from torch import Tensor, fx
 
 from pipeline.errors import UserError
 from pipeline.quant import observers, walk
-from pipeline.quant.calibration import (
-    AdaLogParameters,
-    Calibration,
-    Parameters,
-    UniformParameters,
-)
-from pipeline.quant.formats import AdaLog, Uniform
+from pipeline.quant.calibration import Calibration
 from pipeline.quant.histogram import Histogram, LogHistogram
 from pipeline.quant.images import as_input
-from pipeline.quant.plan import Plan, make_plan
+from pipeline.quant.plan import Plan
+from pipeline.quant.quantizers import Quantizer
+from pipeline.quant.quantizers.logarithmic import Logarithmic
+from pipeline.quant.quantizers.twin import Twin
+from pipeline.quant.quantizers.uniform import Uniform, UniformQuantizer
 from pipeline.quant.recipe import Recipe
 from pipeline.quant.roles import Role
 
@@ -33,6 +31,7 @@ def calibrate(
     graph: fx.GraphModule,
     images: Iterable[np.ndarray[Any, Any]],
     recipe: Recipe,
+    plan: Plan,
     progress: Progress | None = None,
 ) -> Calibration:
     """Choose scales and zero points from photos, one photo in memory at a time.
@@ -41,12 +40,12 @@ def calibrate(
         graph: canonical float graph.
         images: uint8 `[H, W, 3]` photos, already resized; `recipe.calibration_images` are read.
         recipe: formats and observers.
+        plan: the graph's plan under the recipe.
         progress: called after every photo.
 
     Raises:
         UserError: too few photos, a photo of the wrong shape, or a value that is not finite.
     """
-    plan = make_plan(graph.graph, recipe)
     statistics = _statistics(plan)
     collector = _Collector(graph, statistics)
     needed, seen = recipe.calibration_images, 0
@@ -91,51 +90,51 @@ def _check_finite(value: Tensor, node: fx.Node) -> None:
 def _statistics(plan: Plan) -> dict[str, _Statistics]:
     statistics: dict[str, _Statistics] = {}
     for name, chosen in plan.formats.items():
-        if isinstance(chosen, AdaLog):
+        if isinstance(chosen, Logarithmic):
             if chosen.q is None or chosen.fixed_scale is None:
                 statistics[name] = LogHistogram(chosen.shift)
-        elif chosen.fixed is None and plan.roles.tensors[name] is not Role.OUTPUT:
+        elif isinstance(chosen, Twin) or _is_searched(chosen, plan.roles.tensors[name]):
             statistics[name] = Histogram()
     for copy in plan.copies.values():
         statistics.setdefault(copy.source, Histogram())
     return statistics
 
 
-def _choose(
-    plan: Plan, statistics: dict[str, _Statistics], recipe: Recipe
-) -> dict[str, Parameters]:
-    chosen: dict[str, Parameters] = {}
+def _is_searched(chosen: Uniform, role: Role) -> bool:
+    return chosen.fixed is None and role is not Role.OUTPUT
+
+
+def _choose(plan: Plan, statistics: dict[str, _Statistics], recipe: Recipe) -> dict[str, Quantizer]:
+    chosen: dict[str, Quantizer] = {}
     for name, target in plan.formats.items():
         role, seen = plan.roles.tensors[name], statistics.get(name)
         if role is Role.OUTPUT:
             continue
-        if isinstance(target, AdaLog):
-            chosen[name] = _adalog(seen, target)
+        if isinstance(target, Logarithmic):
+            assert not isinstance(seen, Histogram)
+            chosen[name] = observers.logarithmic_quantizer(seen, target)
+        elif isinstance(target, Twin):
+            assert isinstance(seen, Histogram)
+            chosen[name] = observers.twin_quantizer(seen, target)
+        elif target.fixed is not None:
+            chosen[name] = observers.uniform_quantizer((0.0, 0.0), target)
         else:
+            assert isinstance(seen, Histogram)
             chosen[name] = _uniform(seen, target, role, recipe, plan.flat.get(name))
     for copy in plan.copies.values():
         seen = statistics[copy.source]
+        assert isinstance(seen, Histogram)
         chosen[copy.key] = _uniform(seen, copy.format, Role.GEMM_IN, recipe)
     return chosen
 
 
-def _adalog(seen: _Statistics | None, target: AdaLog) -> Parameters:
-    if isinstance(seen, LogHistogram):
-        return AdaLogParameters(*observers.adalog_parameters(seen, target))
-    assert target.fixed_scale is not None and target.q is not None
-    return AdaLogParameters(target.fixed_scale, target.q)
-
-
 def _uniform(
-    seen: _Statistics | None,
+    seen: Histogram,
     target: Uniform,
     role: Role,
     recipe: Recipe,
     limits: tuple[float, float] | None = None,
-) -> Parameters:
-    if target.fixed is not None:
-        return UniformParameters(*target.fixed)
-    assert isinstance(seen, Histogram)
+) -> UniformQuantizer:
     if target.dtype == "int16":
         low, high = observers.MinMax().range(seen, target)
         low, high = low * observers.HEADROOM_16, high * observers.HEADROOM_16
@@ -145,4 +144,4 @@ def _uniform(
         low, high = observers.OBSERVERS[name](settings).range(seen, target)
     if limits is not None:
         low, high = max(low, limits[0]), min(high, limits[1])
-    return UniformParameters(*observers.uniform_parameters((low, high), target))
+    return observers.uniform_quantizer((low, high), target)

@@ -5,15 +5,17 @@ that recipes use.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from pipeline.quant import adalog
-from pipeline.quant.formats import AdaLog, Uniform
 from pipeline.quant.histogram import Histogram, LogHistogram
+from pipeline.quant.quantizers import logarithmic, twin
+from pipeline.quant.quantizers.logarithmic import Logarithmic, LogarithmicQuantizer
+from pipeline.quant.quantizers.twin import Twin, TwinQuantizer
+from pipeline.quant.quantizers.uniform import Uniform, UniformQuantizer
 from pipeline.quant.recipe import Activations
 
 SCALE_FLOOR = 2.0**-20
@@ -112,6 +114,15 @@ OBSERVERS: dict[str, Callable[[Activations], Observer]] = {
 }
 
 
+def uniform_quantizer(bounds: tuple[float, float], target: Uniform) -> UniformQuantizer:
+    """A quantizer with one scale whose codes cover a range; see `uniform_parameters`."""
+    if target.fixed is not None:
+        scale, zero = target.fixed
+    else:
+        scale, zero = uniform_parameters(bounds, target)
+    return UniformQuantizer(target, (scale,), (zero,))
+
+
 def uniform_parameters(bounds: tuple[float, float], target: Uniform) -> tuple[float, int]:
     """Scale and zero point with which the codes of a format cover a range.
 
@@ -127,33 +138,69 @@ def uniform_parameters(bounds: tuple[float, float], target: Uniform) -> tuple[fl
     low, high = min(bounds[0], 0.0), max(bounds[1], 0.0)
     if target.symmetric:
         scale = max(-low, high) / target.qmax
-        return _float32(max(scale, SCALE_FLOOR)), 0
-    scale = _float32(max((high - low) / (target.qmax - target.qmin), SCALE_FLOOR))
+        return as_float32(max(scale, SCALE_FLOOR)), 0
+    scale = as_float32(max((high - low) / (target.qmax - target.qmin), SCALE_FLOOR))
     zero_point = round(target.qmin - low / scale)
     return scale, min(max(zero_point, target.qmin), target.qmax)
 
 
-def adalog_parameters(seen: LogHistogram, target: AdaLog) -> tuple[float, int]:
+_ADALOG_BASES = range(1, 138)
+
+
+def logarithmic_quantizer(seen: LogHistogram | None, target: Logarithmic) -> LogarithmicQuantizer:
     """Scale and exponent numerator `q` with the least squared error over the histogram.
 
-    What the format fixes is not searched. Source: AdaLog (ECCV 2024), section 3.3.
+    What the format fixes is not searched; where it fixes all, `seen` may be None. Source: AdaLog
+    (ECCV 2024), section 3.3.
+    """
+    if target.fixed_scale is not None and target.q is not None:
+        return LogarithmicQuantizer(target, target.fixed_scale, target.q)
+    assert seen is not None
+    values, counts = seen.points()
+    scales = torch.tensor([target.fixed_scale or 0.0])
+    if target.fixed_scale is None:
+        scales = seen.high * torch.linspace(0.5, 1.0, 26)
+    bases = torch.tensor(_ADALOG_BASES if target.q is None else [target.q])
+    pairs = torch.cartesian_prod(scales.clamp(min=SCALE_FLOOR), bases.float())
+    unshifted = replace(target, shift=0.0)
+
+    def restored(scale: Tensor, q: Tensor) -> Tensor:
+        return logarithmic.fake(values.float(), scale, q, unshifted)
+
+    best = _least_error(pairs, restored, values, counts)
+    return LogarithmicQuantizer(target, float(best[0]), int(best[1]))
+
+
+def twin_quantizer(seen: Histogram, target: Twin) -> TwinQuantizer:
+    """Steps with the least squared error over the histogram.
+
+    The coarse range reaches the greatest value, or a little less where it is signed.
     """
     values, counts = seen.points()
-    scales = [target.fixed_scale]
-    if target.fixed_scale is None:
-        scales = [seen.high * f for f in torch.linspace(0.5, 1.0, 26).tolist()]
-    bases = range(1, 38) if target.q is None else [target.q]
-    candidates = [(_float32(max(s or 0.0, SCALE_FLOOR)), q) for s in scales for q in bases]
-    errors = [_adalog_error(values, counts, scale, q, target.bits) for scale, q in candidates]
-    return candidates[min(range(len(errors)), key=errors.__getitem__)]
+    fractions = torch.linspace(0.4, 1.0, 31) if target.signed else torch.ones(1)
+    coarse = fractions * max(seen.high, SCALE_FLOOR) / max(target.half - 1, 1)
+    ratios = torch.arange(target.largest_ratio + 1)
+    pairs = torch.cartesian_prod(coarse, ratios.float())
+    pairs[:, 0] /= torch.exp2(pairs[:, 1])
+
+    def restored(scale: Tensor, ratio: Tensor) -> Tensor:
+        return twin.fake(values.float(), scale, ratio, target)
+
+    best = _least_error(pairs, restored, values, counts)
+    return TwinQuantizer(target, max(float(best[0]), SCALE_FLOOR**2), int(best[1]))
 
 
-def _adalog_error(values: Tensor, counts: Tensor, scale: float, q: int, bits: int) -> float:
-    at = torch.tensor(scale)
-    codes = adalog.encode(values.float(), at, q, bits, 0.0)
-    restored = adalog.decode(codes, at, q, bits, 0.0).double()
-    return float(((restored - values) ** 2 * counts).sum())
+def _least_error(
+    pairs: Tensor, restored: Callable[[Tensor, Tensor], Tensor], values: Tensor, counts: Tensor
+) -> Tensor:
+    """The pair `[2]` of parameters, among `[C, 2]`, that restores the values best."""
+    errors = [
+        ((restored(first, second).double() - values) ** 2 * counts).sum(dim=1)
+        for first, second in (chunk.unsqueeze(2).unbind(1) for chunk in torch.split(pairs, 256))
+    ]
+    return pairs[int(torch.cat(errors).argmin())]
 
 
-def _float32(value: float) -> float:
+def as_float32(value: float) -> float:
+    """The nearest value of float32."""
     return float(torch.tensor(value, dtype=torch.float32))

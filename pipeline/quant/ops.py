@@ -1,4 +1,4 @@
-"""The four quantization operators of the simulated graph, in the torch namespace `pocketvit`.
+"""The quantization operators of the simulated graph, in the torch namespace `pocketvit`.
 
 They survive `torch.export` and mark for the compiler where integers begin and end. Rounding is
 `floor(x + 1/2)` everywhere, the rule of the integer requantizer, and never half-to-even.
@@ -7,7 +7,7 @@ They survive `torch.export` and mark for the compiler where integers begin and e
 import torch
 from torch import Tensor
 
-from pipeline.quant import adalog
+from pipeline.quant.quantizers import logarithmic, twin
 
 DTYPES = {
     "int8": torch.int8,
@@ -86,22 +86,50 @@ def _(codes: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
 
 
 @torch.library.custom_op("pocketvit::adalog_quantize", mutates_args=())
-def adalog_quantize(x: Tensor, scale: Tensor, q: int, bits: int, shift: float, name: str) -> Tensor:
-    """AdaLog codes (uint8) of `x`, see `pipeline.quant.adalog.encode`."""
-    return adalog.encode(x, scale, q, bits, shift)
+def adalog_quantize(
+    x: Tensor, scale: Tensor, q: int, r: int, bits: int, shift: float, name: str
+) -> Tensor:
+    """Logarithmic codes (uint8) of `x`, see `pipeline.quant.quantizers.logarithmic.encode`."""
+    return logarithmic.encode(x, scale, q, r, bits, shift)
 
 
 @adalog_quantize.register_fake
-def _(x: Tensor, scale: Tensor, q: int, bits: int, shift: float, name: str) -> Tensor:
+def _(x: Tensor, scale: Tensor, q: int, r: int, bits: int, shift: float, name: str) -> Tensor:
     return torch.empty_like(x, dtype=torch.uint8)
 
 
 @torch.library.custom_op("pocketvit::adalog_dequantize", mutates_args=())
-def adalog_dequantize(codes: Tensor, scale: Tensor, q: int, bits: int, shift: float) -> Tensor:
-    """Float32 values of AdaLog codes, see `pipeline.quant.adalog.decode`."""
-    return adalog.decode(codes, scale, q, bits, shift)
+def adalog_dequantize(
+    codes: Tensor, scale: Tensor, q: int, r: int, bits: int, shift: float
+) -> Tensor:
+    """Float32 values of logarithmic codes, see `pipeline.quant.quantizers.logarithmic.decode`."""
+    return logarithmic.decode(codes, scale, q, r, bits, shift)
 
 
 @adalog_dequantize.register_fake
-def _(codes: Tensor, scale: Tensor, q: int, bits: int, shift: float) -> Tensor:
+def _(codes: Tensor, scale: Tensor, q: int, r: int, bits: int, shift: float) -> Tensor:
+    return torch.empty_like(codes, dtype=torch.float32)
+
+
+@torch.library.custom_op("pocketvit::twin_quantize", mutates_args=())
+def twin_quantize(
+    x: Tensor, scale: Tensor, ratio: int, bits: int, signed: bool, name: str
+) -> Tensor:
+    """Twin codes (uint8) of `x`, see `pipeline.quant.quantizers.twin.encode`."""
+    return twin.encode(x, scale, ratio, bits, signed)
+
+
+@twin_quantize.register_fake
+def _(x: Tensor, scale: Tensor, ratio: int, bits: int, signed: bool, name: str) -> Tensor:
+    return torch.empty_like(x, dtype=torch.uint8)
+
+
+@torch.library.custom_op("pocketvit::twin_dequantize", mutates_args=())
+def twin_dequantize(codes: Tensor, scale: Tensor, ratio: int, bits: int, signed: bool) -> Tensor:
+    """Float32 values of twin codes, see `pipeline.quant.quantizers.twin.decode`."""
+    return twin.decode(codes, scale, ratio, bits, signed)
+
+
+@twin_dequantize.register_fake
+def _(codes: Tensor, scale: Tensor, ratio: int, bits: int, signed: bool) -> Tensor:
     return torch.empty_like(codes, dtype=torch.float32)

@@ -1,20 +1,29 @@
-"""Which quantizers a graph needs: the one answer that calibration and insertion share."""
+"""Which quantizers a graph needs: the one answer that calibration, search and insertion share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torch import fx
 
 from pipeline.quant import walk
 from pipeline.quant.calibration import gemm_input_key
-from pipeline.quant.formats import Format, Uniform, format_of, gemm_input
+from pipeline.quant.formats import format_of, operand
+from pipeline.quant.heads import Heads, heads_of
+from pipeline.quant.quantizers import Format
+from pipeline.quant.quantizers.uniform import Uniform
 from pipeline.quant.recipe import Recipe
 from pipeline.quant.roles import Role, RoleTable, resolve_roles
+
+Bits = Mapping[str, int]
+"""Product -> bits of its operands, where they are not those of the recipe."""
+
+NO_BITS: Bits = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class GemmInput:
-    """An 8-bit copy of a 16-bit tensor.
+    """A narrow copy of a wide tensor.
 
     Attributes:
         source: name of the node that produces the tensor.
@@ -34,47 +43,124 @@ class Plan:
     Attributes:
         roles: roles of all tensors.
         formats: producing node -> format, for every tensor that is stored.
-        copies: (matrix product, index of the operand) -> the 8-bit copy that it reads, where its
-            operand is stored in 16 bits.
+        copies: (product, index of the operand) -> the narrow copy that it reads, where its
+            operand is stored with more bits.
         flat: producing node -> range outside which the non-linearities that read it are flat, for
             pre-activations.
+        heads: producing node -> heads of its channels, where every head has a scale.
+        weights: product with constant weights -> their bits.
     """
 
     roles: RoleTable
     formats: Mapping[str, Format]
     copies: Mapping[tuple[str, int], GemmInput]
     flat: Mapping[str, tuple[float, float]]
+    heads: Mapping[str, Heads] = field(default_factory=dict)
+    weights: Mapping[str, int] = field(default_factory=dict)
+
+    def key_of(self, product: fx.Node, index: int) -> str:
+        """Key of the quantizer of what a product reads as its operand `index`."""
+        if (copy := self.copies.get((product.name, index))) is not None:
+            return copy.key
+        return walk.source(product_operands(product)[index]).name
+
+    def format_of_key(self, key: str) -> Format:
+        """Format of a tensor or of a narrow copy, by its key."""
+        if key in self.formats:
+            return self.formats[key]
+        return next(copy.format for copy in self.copies.values() if copy.key == key)
 
 
-def make_plan(graph: fx.Graph, recipe: Recipe) -> Plan:
-    """Decide the quantizers of a canonical graph."""
+def product_operands(product: fx.Node) -> tuple[fx.Node, ...]:
+    """The tensors of a product that are not weights."""
+    if product.target is walk.MATMUL:
+        return walk.operands(product)
+    return (walk.input_of(product),)
+
+
+def make_plan(graph: fx.Graph, recipe: Recipe, bits: Bits = NO_BITS) -> Plan:
+    """Decide the quantizers of a canonical graph.
+
+    Args:
+        graph: canonical graph.
+        recipe: bits and formats.
+        bits: exceptions from the recipe's bits.
+    """
     roles = resolve_roles(graph)
-    formats = {}
+    nodes = {node.name: node for node in graph.nodes}
+    products = [n for n in graph.nodes if n.target in walk.GEMMS]
+    formats: dict[str, Format] = {}
+    heads: dict[str, Heads] = {}
     for name, role in roles.tensors.items():
-        if (chosen := format_of(role, recipe)) is not None:
+        width = _stored_bits(nodes[name], roles, recipe, bits)
+        if (chosen := format_of(role, recipe, width)) is not None:
             formats[name] = chosen
+        if recipe.activations.per_head and role in (Role.Q, Role.K, Role.V):
+            if (found := heads_of(nodes[name])) is not None:
+                heads[name] = found
     copies = {}
-    for node in graph.nodes:
-        if node.target not in walk.GEMMS or node.name in roles.heads_mixers:
+    for node in products:
+        if node.name in roles.heads_mixers:
             continue
         is_matmul = node.target is walk.MATMUL
-        for index, tensor in enumerate(walk.operands(node) if is_matmul else node.args[:1]):
+        width = _product_bits(node, roles, recipe, bits)
+        for index, tensor in enumerate(product_operands(node)):
             producer = walk.source(tensor)
             if producer.target is walk.SOFTMAX and is_matmul:
                 continue
-            if _is_wide(formats.get(producer.name)):
-                key = gemm_input_key(producer.name, symmetric=is_matmul)
+            stored = formats.get(producer.name)
+            if isinstance(stored, Uniform) and stored.dtype != "uint8" and stored.bits > width:
+                role = Role.OPERAND if is_matmul else Role.GEMM_IN
+                key = gemm_input_key(producer.name, is_matmul)
                 copies[node.name, index] = GemmInput(
-                    producer.name, key, gemm_input(recipe, is_matmul)
+                    producer.name, key, operand(role, recipe, width)
                 )
     preacts = (n for n in graph.nodes if roles.tensors.get(n.name) is Role.PREACT)
-    return Plan(roles, formats, copies, {n.name: _flat_beyond(n) for n in preacts})
+    return Plan(
+        roles,
+        formats,
+        copies,
+        {n.name: _flat_beyond(n) for n in preacts},
+        heads,
+        {
+            n.name: _weight_bits(n, roles, recipe, bits)
+            for n in products
+            if n.target in walk.WEIGHTED
+        },
+    )
+
+
+def _product_bits(product: fx.Node, roles: RoleTable, recipe: Recipe, bits: Bits) -> int:
+    """Bits of what a product reads."""
+    if product.name in bits:
+        return bits[product.name]
+    if product.name in roles.head and recipe.activations.head_bits is not None:
+        return recipe.activations.head_bits
+    return recipe.activations.bits
+
+
+def _weight_bits(product: fx.Node, roles: RoleTable, recipe: Recipe, bits: Bits) -> int:
+    weights = recipe.weights
+    if product.name in roles.heads_mixers:
+        return 8
+    if product.name in bits:
+        return min(bits[product.name], 8)
+    if product.name in roles.stem and weights.stem_bits is not None:
+        return weights.stem_bits
+    if product.name in roles.head and weights.head_bits is not None:
+        return weights.head_bits
+    return weights.bits
+
+
+def _stored_bits(node: fx.Node, roles: RoleTable, recipe: Recipe, bits: Bits) -> int:
+    """Bits in which a tensor is stored: as few as all its readers want."""
+    wanted = [
+        _product_bits(reader, roles, recipe, bits) if reader.target in walk.GEMMS else 8
+        for reader in walk.consumers(node)
+    ]
+    return max(wanted, default=8)
 
 
 def _flat_beyond(preact: fx.Node) -> tuple[float, float]:
     lows, highs = zip(*(walk.CURVES[r.target] for r in walk.consumers(preact)), strict=True)
     return min(lows), max(highs)
-
-
-def _is_wide(chosen: Format | None) -> bool:
-    return isinstance(chosen, Uniform) and chosen.dtype == "int16"

@@ -1,16 +1,30 @@
-"""A quantized model as one value: the QDQ graph with all that is needed to make it again."""
+"""A quantized model as one value, and the steps of a recipe that make it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from torch import fx
 
+from pipeline.quant.bias_correction import corrected_biases
 from pipeline.quant.calibrate import Progress, calibrate
-from pipeline.quant.calibration import Calibration
+from pipeline.quant.fingerprint import fingerprint
+from pipeline.quant.initial import initial_weights
 from pipeline.quant.insert import quantize_graph
+from pipeline.quant.plan import make_plan
+from pipeline.quant.quantization import Quantization
+from pipeline.quant.quantizers import Quantizer
 from pipeline.quant.recipe import Recipe
+from pipeline.quant.reparam.choose import choose_equalizations
+from pipeline.quant.reparam.equalize import Equalization, equalize
+from pipeline.quant.rounding import round_weights
+from pipeline.quant.search.engine import Pair
+from pipeline.quant.search.run import search_products
+from pipeline.quant.sites import Sampling, Site, collect_sites
+
+Photos = Sequence[np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -20,14 +34,16 @@ class QuantizedModel:
     Attributes:
         graph: the QDQ graph; running it in torch is the simulation.
         recipe: bits and formats.
-        calibration: parameters of the activations.
+        quantization: quantizers of activations and weights.
         model: what identifies the float model, as plain JSON data.
+        source: `fingerprint` of the canonical graph that was quantized.
     """
 
     graph: fx.GraphModule
     recipe: Recipe
-    calibration: Calibration
+    quantization: Quantization
     model: Mapping[str, Any]
+    source: str
 
 
 def quantize_model(
@@ -37,7 +53,7 @@ def quantize_model(
     model: Mapping[str, Any],
     progress: Progress | None = None,
 ) -> QuantizedModel:
-    """Calibrate a canonical float graph and insert its quantizers.
+    """Quantize a canonical float graph by a recipe.
 
     Args:
         graph: canonical float graph.
@@ -49,5 +65,59 @@ def quantize_model(
     Raises:
         UserError: see `calibrate`.
     """
-    calibration = calibrate(graph, images, recipe, progress)
-    return QuantizedModel(quantize_graph(graph, calibration, recipe), recipe, calibration, model)
+    photos = list(islice(images, recipe.calibration_images))
+    prepared, found = find_quantization(graph, photos, recipe, progress)
+    plan = make_plan(prepared.graph, recipe, found.bits)
+    quantized = quantize_graph(prepared, plan, found)
+    return QuantizedModel(quantized, recipe, found, model, fingerprint(graph))
+
+
+def find_quantization(
+    graph: fx.GraphModule, photos: Photos, recipe: Recipe, progress: Progress | None = None
+) -> tuple[fx.GraphModule, Quantization]:
+    """The steps of a recipe in order.
+
+    Returns:
+        The float graph that its reparameterizations give, and the quantization of that.
+    """
+    equalizations: tuple[Equalization, ...] = ()
+    if recipe.equalize is not None:
+        plan = make_plan(graph.graph, recipe)
+        sites = _sites(graph, photos, recipe)
+        equalizations = tuple(
+            choose_equalizations(graph, plan, recipe, recipe.equalize, photos, sites)
+        )
+        graph = equalize(graph, equalizations)
+    plan = make_plan(graph.graph, recipe)
+    calibration = calibrate(graph, photos, recipe, plan, progress)
+    activations: dict[str, Quantizer] = dict(calibration.tensors)
+    if not _needs_sites(recipe):
+        weights = initial_weights(graph, plan, recipe, activations)
+        return graph, Quantization(
+            activations, weights, equalizations=equalizations, images=calibration.images
+        )
+    sites = _sites(graph, photos, recipe)
+    rows: Mapping[str, Pair] = {}
+    if recipe.search is not None:
+        choice = search_products(
+            graph.graph, plan, recipe, recipe.search, sites, activations, importance={}
+        )
+        activations |= choice.activations
+        rows = choice.rows
+    weights = round_weights(graph, plan, recipe, activations, rows, sites)
+    biases = {}
+    if recipe.bias_correction:
+        biases = corrected_biases(graph, plan, activations, weights, sites)
+    return graph, Quantization(
+        activations, weights, biases, equalizations=equalizations, images=calibration.images
+    )
+
+
+def _needs_sites(recipe: Recipe) -> bool:
+    rounding = recipe.weights.rounding
+    return recipe.search is not None or recipe.bias_correction or rounding == "compensated"
+
+
+def _sites(graph: fx.GraphModule, photos: Photos, recipe: Recipe) -> dict[str, Site]:
+    rows, images = (recipe.search.rows, recipe.search.images) if recipe.search else (16, 8)
+    return collect_sites(graph, photos, Sampling(rows or 1 << 30, images))

@@ -12,11 +12,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import UserError
+from pipeline.quant.reconstruct.settings import Reconstruct
 from pipeline.quant.roles import Role
+from pipeline.quant.search.settings import Search
 
 FOLDER = Path(__file__).parent / "recipes"
 
 Wide = Literal[8, 16]
+Bits = Annotated[int, Field(ge=2, le=8)]
 ObserverName = Literal["minmax", "percentile", "mse"]
 
 
@@ -25,40 +28,52 @@ class _Section(BaseModel):
 
 
 class Weights(_Section):
-    """Weights: symmetric, one scale per output channel.
+    """Weights.
 
     Attributes:
         bits: width of a code.
+        symmetric: zero point 0. With 8 bits it always is; with fewer any zero point is free.
+        per_channel: one scale per output channel instead of one per tensor.
         observer: how the clipping range is found, a name of `pipeline.quant.weights`.
-        stem_bits: the same for convolutions that read the image.
-        head_bits: the same for the linear that produces the logits.
+        stem_bits: width for convolutions that read the image; the same as `bits` when absent.
+        head_bits: likewise for the linear that produces the logits.
+        rounding: to the nearest code, or so that errors of one input compensate those of others.
     """
 
-    bits: int = Field(default=8, ge=2, le=8)
+    bits: Bits = 8
+    rounding: Literal["nearest", "compensated"] = "nearest"
+    symmetric: bool = True
+    per_channel: bool = True
     observer: Literal["minmax", "mse"] = "mse"
-    stem_bits: int = Field(default=8, ge=2, le=8)
-    head_bits: int = Field(default=8, ge=2, le=8)
+    stem_bits: Bits | None = None
+    head_bits: Bits | None = None
 
 
 class Activations(_Section):
-    """Activations: one scale per tensor.
+    """Activations that products read, and others of 8 bits.
 
     Attributes:
-        bits: width of a code, in int8 storage.
+        bits: width of a code where a product reads the tensor, in int8 storage.
+        symmetric: zero point 0; operands of attention are symmetric at 8 bits in any case.
+        per_head: q, k and v have one scale per head instead of one per tensor.
         observer: how the range is found, a name of `pipeline.quant.observers`.
         roles: other observers for some roles.
         percentile: share of values inside the range, in percent, for observer "percentile".
+        head_bits: width for what the linear that produces the logits reads; the same as `bits`
+            when absent.
     """
 
-    bits: int = Field(default=8, ge=2, le=8)
+    bits: Bits = 8
+    symmetric: bool = False
+    per_head: bool = False
     observer: ObserverName = "mse"
     roles: dict[Annotated[Role, Field(strict=False)], ObserverName] = {}
     percentile: float = Field(default=99.99, gt=50, le=100)
+    head_bits: Bits | None = None
 
 
 class _Logarithmic(_Section):
-    bits: int = Field(default=8, ge=2, le=8)
-    q: int = Field(default=2, ge=0, le=137)
+    q: int = Field(default=0, ge=0, le=137)
 
     @property
     def fixed_q(self) -> int | None:
@@ -67,18 +82,33 @@ class _Logarithmic(_Section):
 
 
 class Softmax(_Logarithmic):
-    """Attention weights: int16 (15 bits), int8, or AdaLog codes of `bits` bits and base `q`.
+    """Attention weights: int16 (15 bits), int8, or codes with the bits of the activations.
 
     Softmax outside plain attention (over pixels, beside talking heads) always has 15 bits.
     """
 
-    format: Literal["int16", "int8", "adalog"] = "int16"
+    format: Literal["int16", "int8", "uniform", "log2", "log-sqrt2", "adalog", "twin"] = "int16"
 
 
 class PostGelu(_Logarithmic):
-    """GELU outputs that only one linear reads: uniform, or AdaLog codes with a shift."""
+    """GELU outputs that only one linear reads: uniform, AdaLog codes with a shift, or twin."""
 
-    format: Literal["uniform", "adalog"] = "uniform"
+    format: Literal["uniform", "adalog", "twin"] = "uniform"
+
+
+class Equalize(_Section):
+    """Factors per channel in front of products, exact in the float network.
+
+    Attributes:
+        tensors: outputs of normalizations only, or all tensors where the compiler can do it.
+        exponents: factors are powers of the channel's range with one of these exponents; where
+            there are several, the error of the products decides.
+        shift: channels of normalizations are centred as well.
+    """
+
+    tensors: Literal["norms", "all"] = "norms"
+    exponents: Annotated[tuple[float, ...], Field(strict=False, min_length=1)] = (1.0,)
+    shift: bool = True
 
 
 class Recipe(_Section):
@@ -96,6 +126,10 @@ class Recipe(_Section):
         activations: see `Activations`.
         softmax: see `Softmax`.
         post_gelu: see `PostGelu`.
+        equalize: channels that are brought to comparable ranges first; none when absent.
+        reconstruct: how units are trained; not at all when absent.
+        bias_correction: biases make up for the mean error of their products.
+        search: how parameters of products are searched; observers alone decide when absent.
     """
 
     name: str
@@ -109,6 +143,10 @@ class Recipe(_Section):
     activations: Activations = Activations()
     softmax: Softmax = Softmax()
     post_gelu: PostGelu = PostGelu()
+    equalize: Equalize | None = None
+    search: Search | None = None
+    bias_correction: bool = False
+    reconstruct: Reconstruct | None = None
 
 
 def recipe_names() -> list[str]:
@@ -144,8 +182,7 @@ def at_bits(recipe: Recipe, weights: int, activations: int) -> Recipe:
     content = recipe.model_dump()
     content["name"] = f"{recipe.name}:w{weights}a{activations}"
     content["weights"]["bits"] = weights
-    for section in ("activations", "softmax", "post_gelu"):
-        content[section]["bits"] = activations
+    content["activations"]["bits"] = activations
     return parse_recipe(content, content["name"])
 
 

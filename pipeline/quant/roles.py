@@ -77,6 +77,14 @@ def resolve_roles(graph: fx.Graph) -> RoleTable:
 
 def role_of(node: fx.Node) -> Role:
     """The role of one tensor, by its producer and its consumers."""
+    if walk.is_channel_factor(node):
+        return _factor_role(node)
+    if _is_equalized(node):
+        return Role.FUSED
+    return _role_without_factors(node)
+
+
+def _role_without_factors(node: fx.Node) -> Role:
     if _is_image(node):
         return Role.IMAGE
     if _is_fused(node):
@@ -92,6 +100,22 @@ def role_of(node: fx.Node) -> Role:
     if _feeds_stored_softmax(node):
         return Role.LOGITS
     return _matmul_operand(node) or _plain_role(node)
+
+
+def _is_equalized(node: fx.Node) -> bool:
+    """Whether only factors per channel read the tensor, so that it is stored behind them."""
+    return bool(node.users) and all(map(walk.is_channel_factor, node.users))
+
+
+def _factor_role(node: fx.Node) -> Role:
+    """The role of the tensor in front, or that of a copy for products if others read it too."""
+    if _is_equalized(node):
+        return Role.FUSED
+    while walk.is_channel_factor(node):
+        node = next(n for n in walk.operands(node) if not walk.is_constant(n))
+        if not _is_equalized(node):
+            return Role.GEMM_IN
+    return _role_without_factors(node)
 
 
 _ROLE_OF_TARGET: dict[object, Role] = {

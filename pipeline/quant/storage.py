@@ -1,11 +1,12 @@
 """Saving and loading quantized models: `quantized.safetensors` and `quantized.json`, no pickle.
 
-The files hold every tensor of the QDQ graph, the recipe and the calibration. Loading inserts the
+The files hold every tensor of the QDQ graph, the recipe and all quantizers. Loading inserts the
 quantizers again into the canonical graph and insists that the result is the same bit for bit.
 """
 
-import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,18 @@ from safetensors.torch import load_file, save
 from torch import Tensor, fx
 
 from pipeline.errors import UserError
-from pipeline.quant.calibration import Calibration
+from pipeline.quant import walk
+from pipeline.quant.fingerprint import fingerprint
 from pipeline.quant.insert import quantize_graph
+from pipeline.quant.plan import make_plan
+from pipeline.quant.quantization import Quantization
 from pipeline.quant.quantized import QuantizedModel
+from pipeline.quant.quantizers import from_json, to_json
 from pipeline.quant.recipe import Recipe, parse_recipe
+from pipeline.quant.reparam.equalize import Equalization, equalize
+from pipeline.quant.weights import QuantizedWeight
 
-VERSION = 1
+VERSION = 2
 TENSORS = "quantized.safetensors"
 DESCRIPTION = "quantized.json"
 
@@ -33,11 +40,16 @@ def save_quantized(quantized: QuantizedModel, directory: Path) -> None:
     # us, because safetensors reports a full disk as an error of its own.
     content = save({name: t.clone() for name, t in tensors.items()})
     (directory / TENSORS).write_bytes(content)
+    found = quantized.quantization
     description = {
         "version": VERSION,
         "model": dict(quantized.model),
         "recipe": quantized.recipe.model_dump(),
-        "calibration": quantized.calibration.to_json(),
+        "activations": {name: to_json(value) for name, value in found.activations.items()},
+        "bits": dict(found.bits),
+        "equalizations": [asdict(one) for one in found.equalizations],
+        "images": found.images,
+        "source": quantized.source,
         "sha256": fingerprint(quantized.graph),
     }
     text = json.dumps(description, indent=1, sort_keys=True)
@@ -64,13 +76,15 @@ def load_quantized(directory: Path, graph: fx.GraphModule) -> QuantizedModel:
         ) from None
     where = str(directory / DESCRIPTION)
     recipe = parse_recipe(description["recipe"], where)
-    calibration = Calibration.from_json(description["calibration"])
+    if fingerprint(graph) != description["source"]:
+        raise UserError(f"{where} was made from another model; quantize this one again.")
     try:
-        made = quantize_graph(graph, calibration, recipe)
-    except KeyError as error:
+        found = _quantization(description, stored, graph)
+        prepared = equalize(graph, found.equalizations)
+        made = quantize_graph(prepared, make_plan(prepared.graph, recipe, found.bits), found)
+    except (KeyError, TypeError) as error:
         raise UserError(
-            f"{where} has no calibration of tensor {error}: it was made from another model; "
-            "quantize this one again."
+            f"{where} is damaged: it says nothing of {error}; quantize the model again."
         ) from None
     if (name := _first_difference(dict(made.named_buffers()), stored)) is not None:
         raise UserError(
@@ -81,7 +95,26 @@ def load_quantized(directory: Path, graph: fx.GraphModule) -> QuantizedModel:
         raise UserError(
             f"{where} describes another graph than the float model gives; quantize the model again."
         )
-    return QuantizedModel(made, recipe, calibration, description["model"])
+    return QuantizedModel(made, recipe, found, description["model"], description["source"])
+
+
+def _quantization(
+    description: Mapping[str, Any], stored: Mapping[str, Tensor], graph: fx.GraphModule
+) -> Quantization:
+    products = [node.name for node in graph.graph.nodes if node.target in walk.WEIGHTED]
+    weights = {
+        name: QuantizedWeight(stored[f"{name}_weight_codes"], stored[f"{name}_weight_scale"])
+        for name in products
+    }
+    biases = {name: stored[f"{name}_bias"] for name in products if f"{name}_bias" in stored}
+    activations = {name: from_json(value) for name, value in description["activations"].items()}
+    equalizations = tuple(
+        Equalization(one["tensor"], tuple(one["factor"]), tuple(one["shift"]))
+        for one in description["equalizations"]
+    )
+    return Quantization(
+        activations, weights, biases, description["bits"], equalizations, description["images"]
+    )
 
 
 def read_model_identity(directory: Path) -> dict[str, Any]:
@@ -101,17 +134,6 @@ def read_recipe(directory: Path) -> Recipe:
         UserError: the description is missing or damaged.
     """
     return parse_recipe(_read_description(directory)["recipe"], str(directory / DESCRIPTION))
-
-
-def fingerprint(graph: fx.GraphModule) -> str:
-    """SHA-256 over the operators of a graph and the bytes of all its tensors."""
-    digest = hashlib.sha256()
-    for node in graph.graph.nodes:
-        digest.update(f"{node.op} {node.name} {node.target} {node.args} {node.kwargs}\n".encode())
-    for name, tensor in sorted(graph.named_buffers()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _read_description(directory: Path) -> dict[str, Any]:

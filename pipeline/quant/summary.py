@@ -4,11 +4,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import fx
 
 from pipeline.quant import walk
-from pipeline.quant.formats import AdaLog, Uniform
+from pipeline.quant.quantizers.uniform import Uniform
 
 
 @dataclass(frozen=True, order=True)
@@ -30,11 +29,8 @@ def summarize(graph: fx.GraphModule) -> list[RoleFormat]:
     """Formats by role of a QDQ graph, sorted by role."""
     counts: Counter[tuple[str, str]] = Counter()
     for node in graph.graph.nodes:
-        if node.target is torch.ops.pocketvit.quantize.default:
-            _, _, _, qmin, qmax, _, dtype, _ = node.args
-            counts[node.meta["role"], str(Uniform(dtype, qmin, qmax))] += 1
-        elif node.target is torch.ops.pocketvit.adalog_quantize.default:
-            counts[node.meta["role"], str(AdaLog(node.args[3], node.args[2]))] += 1
+        if "role" in node.meta:
+            counts[node.meta["role"], node.meta["format"]] += 1
         elif node.target in walk.WEIGHTED:
             counts["weight", _weight_format(graph, node)] += 1
     return sorted(RoleFormat(role, name, n) for (role, name), n in counts.items())
@@ -42,5 +38,6 @@ def summarize(graph: fx.GraphModule) -> list[RoleFormat]:
 
 def _weight_format(graph: fx.GraphModule, node: fx.Node) -> str:
     codes: Any = getattr(graph, node.args[1].args[0].target)  # type: ignore[union-attr,arg-type]
-    qmax = int(codes.abs().max())
-    return str(Uniform("int8", -qmax, qmax, symmetric=True))
+    rows = codes.flatten(1).int()
+    span = int((rows.amax(dim=1) - rows.amin(dim=1)).max())
+    return str(Uniform("int8", 0, max(span, 1)))

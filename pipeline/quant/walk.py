@@ -76,7 +76,7 @@ def has_constant(node: fx.Node) -> bool:
 
 def is_constant_add(node: fx.Node) -> bool:
     """An add of a stored tensor: bias map, attention mask, position embedding."""
-    return node.target is ADD and has_constant(node)
+    return node.target is ADD and has_constant(node) and not is_channel_factor(node)
 
 
 def is_sum(node: fx.Node) -> bool:
@@ -86,9 +86,25 @@ def is_sum(node: fx.Node) -> bool:
 
 def is_scaling(node: fx.Node) -> bool:
     """A multiplication by a constant that belongs to the one sum that reads it."""
+    if is_channel_factor(node):
+        return False
     if node.target is not MUL or not has_constant(node) or len(node.users) != 1:
         return False
     return is_sum(next(iter(node.users)))
+
+
+def is_channel_factor(node: fx.Node) -> bool:
+    """A factor or shift per channel between a tensor and the products that read it.
+
+    Equalization puts it there; the products' weights hold the inverse.
+    """
+    if node.target not in (MUL, ADD) or not has_constant(node):
+        return False
+    return bool(node.meta.get(CHANNEL_FACTOR))
+
+
+CHANNEL_FACTOR = "channel_factor"
+"""Metadata of the nodes that equalization inserts."""
 
 
 def is_pointwise_conv(node: fx.Node) -> bool:
@@ -121,13 +137,14 @@ def origin(node: fx.Node) -> fx.Node:
 
 
 def consumers(node: fx.Node) -> list[fx.Node]:
-    """Every operator that reads the tensor, looking through views and through `is_scaling`."""
+    """Every operator that reads the tensor, looking through views, `is_scaling` and
+    `is_channel_factor`."""
     return list(_consumers(node))
 
 
 def _consumers(node: fx.Node) -> Iterator[fx.Node]:
     for user in node.users:
-        if user.target in VIEWS or is_scaling(user):
+        if user.target in VIEWS or is_scaling(user) or is_channel_factor(user):
             yield from _consumers(user)
         else:
             yield user

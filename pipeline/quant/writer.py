@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, fx
 
 from pipeline.quant import ops
-from pipeline.quant.calibration import AdaLogParameters, UniformParameters
-from pipeline.quant.formats import AdaLog, Uniform
-from pipeline.quant.weights import QuantizedWeight
+from pipeline.quant.quantizers import Quantizer
+from pipeline.quant.quantizers.logarithmic import LogarithmicQuantizer
+from pipeline.quant.quantizers.twin import TwinQuantizer
+from pipeline.quant.quantizers.uniform import UniformQuantizer
 
 _NAMESPACE = torch.ops.pocketvit
 
@@ -45,48 +46,75 @@ class GraphWriter:
         node.meta["val"] = torch.empty_like(value, device="meta")
         return node
 
-    def uniform_pair(
-        self, value: fx.Node, target: Uniform, found: UniformParameters, name: str, role: str
-    ) -> fx.Node:
-        """Quantize `value` and dequantize it; returns the latter."""
+    def constant_before(self, node: fx.Node, name: str, value: Tensor) -> fx.Node:
+        """A new stored tensor that a node already written is to read."""
+        with self._graph.inserting_before(node):
+            return self.constant(name, value)
+
+    def pair(self, value: fx.Node, quantizer: Quantizer, name: str, role: str) -> fx.Node:
+        """Quantize `value` and dequantize it; returns the latter.
+
+        Args:
+            value: node of the new graph.
+            quantizer: of the tensor.
+            name: module path and role, for diagnostics.
+            role: of the tensor.
+        """
         stem = f"{value.name}_{role}"
-        scale = self.constant(f"{stem}_scale", torch.tensor(found.scale))
-        zero = self.constant(
-            f"{stem}_zero_point", torch.tensor(found.zero_point, dtype=torch.int32)
-        )
+        if isinstance(quantizer, UniformQuantizer):
+            codes, restored = self._uniform(value, quantizer.stored(), stem, name)
+        elif isinstance(quantizer, LogarithmicQuantizer):
+            codes, restored = self._logarithmic(value, quantizer, stem, name)
+        else:
+            codes, restored = self._twin(value, quantizer, stem, name)
+        codes.meta["role"] = role
+        codes.meta["format"] = str(quantizer.format)
+        return restored
+
+    def _uniform(
+        self, value: fx.Node, quantizer: UniformQuantizer, stem: str, name: str
+    ) -> tuple[fx.Node, fx.Node]:
+        form, shape = quantizer.format, () if quantizer.is_per_tensor else (-1,)
+        scale_value = torch.tensor(quantizer.scale, dtype=torch.float32).reshape(shape)
+        zero_value = torch.tensor(quantizer.zero_point, dtype=torch.int32).reshape(shape)
+        scale = self.constant(f"{stem}_scale", scale_value)
+        zero = self.constant(f"{stem}_zero_point", zero_value)
         codes = self._call(
             _NAMESPACE.quantize.default,
-            (value, scale, zero, target.qmin, target.qmax, -1, target.dtype, name),
-            like=value,
-            dtype=ops.DTYPES[target.dtype],
+            (value, scale, zero, form.qmin, form.qmax, quantizer.axis, form.dtype, name),
+            value,
+            ops.DTYPES[form.dtype],
         )
-        codes.meta["role"] = role
-        restored = (codes, scale, zero, -1)
-        return self._call(_NAMESPACE.dequantize.default, restored, value, torch.float32)
+        arguments = (codes, scale, zero, quantizer.axis)
+        return codes, self._call(_NAMESPACE.dequantize.default, arguments, value, torch.float32)
 
-    def adalog_pair(
-        self, value: fx.Node, target: AdaLog, found: AdaLogParameters, name: str, role: str
-    ) -> fx.Node:
-        """Like `uniform_pair`."""
-        scale = self.constant(f"{value.name}_{role}_scale", torch.tensor(found.scale))
-        codes = self._call(
-            _NAMESPACE.adalog_quantize.default,
-            (value, scale, found.q, target.bits, target.shift, name),
-            like=value,
-            dtype=torch.uint8,
-        )
-        codes.meta["role"] = role
-        restored = (codes, scale, found.q, target.bits, target.shift)
-        return self._call(_NAMESPACE.adalog_dequantize.default, restored, value, torch.float32)
+    def _logarithmic(
+        self, value: fx.Node, quantizer: LogarithmicQuantizer, stem: str, name: str
+    ) -> tuple[fx.Node, fx.Node]:
+        form, q = quantizer.format, quantizer.q
+        scale = self.constant(f"{stem}_scale", torch.tensor(quantizer.scale))
+        arguments = (value, scale, q, form.r, form.bits, form.shift, name)
+        codes = self._call(_NAMESPACE.adalog_quantize.default, arguments, value, torch.uint8)
+        back = (codes, scale, q, form.r, form.bits, form.shift)
+        return codes, self._call(_NAMESPACE.adalog_dequantize.default, back, value, torch.float32)
 
-    def weight(self, stem: str, weight: QuantizedWeight, axis: int) -> fx.Node:
+    def _twin(
+        self, value: fx.Node, quantizer: TwinQuantizer, stem: str, name: str
+    ) -> tuple[fx.Node, fx.Node]:
+        form, ratio = quantizer.format, quantizer.ratio
+        scale = self.constant(f"{stem}_scale", torch.tensor(quantizer.scale))
+        arguments = (value, scale, ratio, form.bits, form.signed, name)
+        codes = self._call(_NAMESPACE.twin_quantize.default, arguments, value, torch.uint8)
+        back = (codes, scale, ratio, form.bits, form.signed)
+        return codes, self._call(_NAMESPACE.twin_dequantize.default, back, value, torch.float32)
+
+    def weight(self, stem: str, codes: Tensor, scale: Tensor, axis: int) -> fx.Node:
         """Stored codes (called `<stem>_codes`) and the node that dequantizes them."""
-        codes = self.constant(f"{stem}_codes", weight.codes)
-        scale = self.constant(f"{stem}_scale", weight.scale)
-        zero = torch.zeros_like(weight.scale, dtype=torch.int32)
-        zero_point = self.constant(f"{stem}_zero_point", zero)
-        arguments = (codes, scale, zero_point, axis)
-        return self._call(_NAMESPACE.dequantize.default, arguments, codes, torch.float32)
+        stored = self.constant(f"{stem}_codes", codes)
+        scales = self.constant(f"{stem}_scale", scale)
+        zeros = self.constant(f"{stem}_zero_point", torch.zeros_like(scale, dtype=torch.int32))
+        arguments = (stored, scales, zeros, axis)
+        return self._call(_NAMESPACE.dequantize.default, arguments, stored, torch.float32)
 
     def finish(self) -> fx.GraphModule:
         """The module, without the tensors that nothing refers to any more."""

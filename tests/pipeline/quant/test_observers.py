@@ -7,16 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.quant.formats import INT16, AdaLog, int8
+from pipeline.quant.formats import INT16, int8
 from pipeline.quant.histogram import Histogram, LogHistogram
 from pipeline.quant.observers import (
     SCALE_FLOOR,
     MinMax,
     Mse,
     Percentile,
-    adalog_parameters,
+    logarithmic_quantizer,
     uniform_parameters,
 )
+from pipeline.quant.quantizers.logarithmic import Logarithmic
 
 
 def _seen(*batches: Tensor) -> Histogram:
@@ -115,13 +116,13 @@ def test_adalog_search_prefers_a_fine_base_for_a_narrow_range() -> None:
     narrow, wide = LogHistogram(0.0), LogHistogram(0.0)
     narrow.update(torch.linspace(0.5, 1, 1000))
     wide.update(torch.exp2(-torch.linspace(0, 12, 1000)))
-    target = AdaLog(bits=4, q=None, fixed_scale=1.0)
-    assert adalog_parameters(narrow, target)[1] < adalog_parameters(wide, target)[1]
+    target = Logarithmic(bits=4, q=None, fixed_scale=1.0)
+    assert logarithmic_quantizer(narrow, target).q < logarithmic_quantizer(wide, target).q
 
 
 def test_adalog_keeps_a_fixed_base_and_finds_the_scale() -> None:
     histogram = LogHistogram(0.17)
     histogram.update(torch.linspace(-0.17, 4.0, 5000))
-    scale, q = adalog_parameters(histogram, AdaLog(bits=8, q=2, shift=0.17))
-    assert q == 2
-    assert scale == pytest.approx(4.17, rel=0.05)
+    found = logarithmic_quantizer(histogram, Logarithmic(bits=8, q=2, shift=0.17))
+    assert found.q == 2
+    assert found.scale == pytest.approx(4.17, rel=0.05)

@@ -48,38 +48,46 @@ def test_scales_along_an_axis_apply_to_their_slices() -> None:
 def test_adalog_codes_follow_the_definition() -> None:
     scale = torch.tensor(2.0)
     x = 2.0 * torch.exp2(-torch.tensor([0.0, 1.0, 2.0, 10.0]) * 5 / 37)
-    assert ops.adalog_quantize(x, scale, 5, 8, 0.0, "").tolist() == [0, 1, 2, 10]
+    assert ops.adalog_quantize(x, scale, 5, 37, 8, 0.0, "").tolist() == [0, 1, 2, 10]
 
 
 @pytest.mark.parametrize("bits", [3, 4, 8])
 def test_adalog_zero_code_begins_half_a_step_below_the_smallest(bits: int) -> None:
     scale, q, zero = torch.tensor(1.0), 4, 2**bits - 1
     edge = 2.0 ** (-(zero - 1 + 0.5) * q / 37)
-    codes = ops.adalog_quantize(torch.tensor([edge * 1.01, edge * 0.99]), scale, q, bits, 0.0, "")
+    codes = ops.adalog_quantize(
+        torch.tensor([edge * 1.01, edge * 0.99]), scale, q, 37, bits, 0.0, ""
+    )
     assert codes.tolist() == [zero - 1, zero]
-    assert ops.adalog_dequantize(codes, scale, q, bits, 0.0)[1] == 0.0
+    assert ops.adalog_dequantize(codes, scale, q, 37, bits, 0.0)[1] == 0.0
 
 
 def test_adalog_maps_zero_and_below_to_the_zero_code_and_large_values_to_code_0() -> None:
     x = torch.tensor([0.0, -0.3, 5.0])
-    assert ops.adalog_quantize(x, torch.tensor(1.0), 2, 8, 0.0, "").tolist() == [255, 255, 0]
+    assert ops.adalog_quantize(x, torch.tensor(1.0), 2, 37, 8, 0.0, "").tolist() == [255, 255, 0]
 
 
 def test_adalog_shift_is_added_before_and_subtracted_after() -> None:
     x, scale = torch.linspace(-0.169, 3, 50), torch.tensor(3.2)
-    codes = ops.adalog_quantize(x, scale, 2, 8, 0.17, "")
-    restored = ops.adalog_dequantize(codes, scale, 2, 8, 0.17)
+    codes = ops.adalog_quantize(x, scale, 2, 37, 8, 0.17, "")
+    restored = ops.adalog_dequantize(codes, scale, 2, 37, 8, 0.17)
     assert ((restored - x).abs() <= 0.02 * (x + 0.17) + 1e-3).all()
 
 
-@pytest.mark.parametrize("name", ["quantize", "dequantize", "adalog_quantize", "adalog_dequantize"])
+NAMES = ("quantize", "dequantize", "adalog_quantize", "adalog_dequantize")
+TWIN_NAMES = ("twin_quantize", "twin_dequantize")
+
+
+@pytest.mark.parametrize("name", [*NAMES, *TWIN_NAMES])
 def test_operators_satisfy_torchs_own_checks(name: str) -> None:
     scale, zero = torch.tensor(0.1), torch.tensor(0).int()
     x, codes = torch.rand(2, 3), torch.zeros(2, 3, dtype=torch.uint8)
     arguments = {
         "quantize": (x, scale, zero, -128, 127, -1, "int8", "n"),
         "dequantize": (codes, scale, zero, -1),
-        "adalog_quantize": (x, scale, 2, 8, 0.0, "n"),
-        "adalog_dequantize": (codes, scale, 2, 8, 0.0),
+        "adalog_quantize": (x, scale, 2, 37, 8, 0.0, "n"),
+        "adalog_dequantize": (codes, scale, 2, 37, 8, 0.0),
+        "twin_quantize": (x, scale, 3, 4, False, "n"),
+        "twin_dequantize": (codes, scale, 3, 4, False),
     }[name]
     torch.library.opcheck(getattr(torch.ops.pocketvit, name).default, arguments)

@@ -54,7 +54,7 @@ def test_unknown_name_suggests_the_nearest() -> None:
         ("[weights]\nbits = 9\n", r"weights\.bits = 9 is not allowed.*less than or equal to 8"),
         ("[weights]\nbits = 1\n", r"weights\.bits = 1 .*greater than or equal to 2"),
         ("residual_bits = 12\n", r"residual_bits = 12 .*8 or 16"),
-        ("[softmax]\nformat = 'log2'\n", r"softmax\.format = 'log2' .*'int16', 'int8' or 'adalog'"),
+        ("[softmax]\nformat = 'log3'\n", r"softmax\.format = 'log3' .*'int16', 'int8', 'uniform'"),
         ("[softmax]\nq = 200\n", r"softmax\.q = 200 .*137"),
         ("[activations.roles]\nlnout = 'mse'\n", r"roles\.lnout.*'lnout' .*'ln_out'"),
         ("[activations.roles]\nln_out = 'best'\n", r"roles\.ln_out = 'best' .*'percentile'"),
@@ -75,7 +75,6 @@ def test_bits_behind_the_name_replace_those_of_the_recipe() -> None:
     recipe = load_recipe("w8a8-adalog:w4a6")
     assert recipe.name == "w8a8-adalog:w4a6"
     assert (recipe.weights.bits, recipe.activations.bits) == (4, 6)
-    assert (recipe.softmax.bits, recipe.post_gelu.bits) == (6, 6)
 
 
 def test_bits_that_do_not_exist_are_refused() -> None:

@@ -1,0 +1,1 @@
+"""Reconstruction: rounding of weights and scales of activations, trained unit by unit."""

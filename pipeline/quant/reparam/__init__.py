@@ -1,0 +1,1 @@
+"""Reparameterizations: exact rewrites of the float graph after which it quantizes better."""

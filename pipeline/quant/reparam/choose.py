@@ -1,0 +1,177 @@
+"""Which channels to equalize, and how far: judged by the error of the products that read them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from pipeline.quant import walk, weights
+from pipeline.quant.channels import Channels, channels_of
+from pipeline.quant.images import as_input
+from pipeline.quant.plan import Plan
+from pipeline.quant.quantizers import uniform
+from pipeline.quant.quantizers.uniform import Uniform
+from pipeline.quant.recipe import Equalize, Recipe
+from pipeline.quant.reparam.equalize import Equalization
+from pipeline.quant.search.candidates import Codes, scale_grid
+from pipeline.quant.search.engine import Pair
+from pipeline.quant.search.operands import spread
+from pipeline.quant.sites import Site, Weighted, weighted_output
+from pipeline.quant.weights import WeightFormat
+
+_SMALLEST_RANGE = 2.0**-10
+"""Least range of a channel, relative to the mean: bounds the factors."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Extremes of every channel `[C]` over all photos."""
+
+    low: Tensor
+    high: Tensor
+
+
+def equalizable(graph: fx.Graph, plan: Plan, settings: Equalize) -> list[Channels]:
+    """Tensors whose channels may be equalized under these settings.
+
+    Where others than products read the tensor, it must be stored in 16 bits: products then read a
+    copy behind the factors.
+    """
+    found = []
+    for node in graph.nodes:
+        is_norm = node.target in walk.NORMS
+        if node.op != "call_function" or (settings.tensors == "norms" and not is_norm):
+            continue
+        if not (is_norm or node.target in walk.CURVES or _is_wide(node, plan)):
+            continue
+        if not isinstance(plan.formats.get(node.name), Uniform):
+            continue
+        only_products = all(r.target in walk.GEMMS for r in walk.consumers(node))
+        if (only_products or _is_wide(node, plan)) and (channels := channels_of(node)) is not None:
+            found.append(channels)
+    return found
+
+
+def _is_wide(node: fx.Node, plan: Plan) -> bool:
+    target = plan.formats.get(node.name)
+    return isinstance(target, Uniform) and target.dtype == "int16"
+
+
+def channel_ranges(
+    graph: fx.GraphModule, images: Iterable[np.ndarray[Any, Any]], tensors: Sequence[Channels]
+) -> dict[str, Ranges]:
+    """Extremes of every channel of some tensors of a float graph over all photos."""
+    axes = {channels.node: channels.axis for channels in tensors}
+    low: dict[str, Tensor] = {}
+    high: dict[str, Tensor] = {}
+
+    class Observe(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            if n in axes:
+                rows = value.movedim(axes[n], 0).flatten(1)
+                least, greatest = rows.amin(1), rows.amax(1)
+                low[n.name] = torch.minimum(low.get(n.name, least), least)
+                high[n.name] = torch.maximum(high.get(n.name, greatest), greatest)
+            return value
+
+    observe = Observe(graph)
+    with torch.no_grad():
+        for image in images:
+            observe.run(as_input(image, graph))
+    return {name: Ranges(low[name], high[name]) for name in low}
+
+
+def choose_equalizations(
+    graph: fx.GraphModule,
+    plan: Plan,
+    recipe: Recipe,
+    settings: Equalize,
+    images: Sequence[np.ndarray[Any, Any]],
+    sites: Mapping[str, Site],
+) -> list[Equalization]:
+    """Factors for every tensor that may have them, where they lessen the error of its products.
+
+    Args:
+        graph: canonical graph.
+        plan: its plan.
+        recipe: bits and formats.
+        settings: which tensors, and the powers of the range that are tried as factors.
+        images: uint8 `[H, W, 3]` calibration photos.
+        sites: samples of the products.
+    """
+    tensors = equalizable(graph.graph, plan, settings)
+    ranges = channel_ranges(graph, images, tensors)
+    found = []
+    for channels in tensors:
+        shift = settings.shift and channels.node.target in walk.NORMS
+        trials = [
+            _equalization(channels, ranges[channels.node.name], exponent, shift)
+            for exponent in settings.exponents
+        ]
+        best = trials[0]
+        if len(trials) > 1:
+            errors = [_error(channels, trial, plan, recipe, sites) for trial in trials]
+            best = trials[int(np.argmin(errors))]
+        if best.shift or any(f != 1.0 for f in best.factor):
+            found.append(best)
+    return found
+
+
+def _equalization(channels: Channels, ranges: Ranges, exponent: float, shift: bool) -> Equalization:
+    low, high = ranges.low.double(), ranges.high.double()
+    if not shift:
+        low, high = low.clamp(max=0), high.clamp(min=0)
+    width = high - low
+    mean = width.mean().clamp(min=torch.finfo(torch.float32).tiny)
+    factor = (width / mean).clamp(min=_SMALLEST_RANGE) ** exponent
+    moved: tuple[float, ...] = ()
+    if shift and exponent > 0:
+        centre = (low + high) / 2
+        common = (centre / factor).mean() * factor
+        moved = tuple((common - centre).tolist())
+    return Equalization(channels.node.name, tuple(factor.tolist()), moved)
+
+
+def _error(
+    channels: Channels,
+    trial: Equalization,
+    plan: Plan,
+    recipe: Recipe,
+    sites: Mapping[str, Site],
+) -> float:
+    """Squared error of all readers' sampled outputs with quantized inputs and weights."""
+    factor, total = torch.tensor(trial.factor), 0.0
+    shift = torch.tensor(trial.shift) if trial.shift else torch.zeros_like(factor)
+    for reader in channels.readers:
+        site = sites[reader.product.name]
+        assert isinstance(site, Weighted)
+        at, offset = factor[reader.channel], shift[reader.channel]
+        x = (site.x + offset) / at
+        w = site.w * at.unsqueeze(1)
+        wanted = weighted_output(x, w)
+        target = WeightFormat(
+            plan.weights[site.name], recipe.weights.symmetric, recipe.weights.per_channel
+        )
+        rows = w.flatten(0, 1)
+        bounds = weights.WEIGHT_OBSERVERS["mse"].bounds(rows, target)
+        restored = weights.fake(rows, *weights.parameters(*bounds, target), target).reshape(w.shape)
+        form = plan.format_of_key(plan.key_of(reader.product, 0))
+        assert isinstance(form, Uniform)
+        total += _least_input_error(x, restored, wanted, form)
+    return total
+
+
+def _least_input_error(x: Tensor, w: Tensor, wanted: Tensor, target: Uniform) -> float:
+    codes = Codes(target.qmin, target.qmax, target.symmetric)
+    grid = scale_grid(x.flatten(), codes, 0.4, 1.0, 7)
+    errors = []
+    for index in range(len(grid.pairs.first)):
+        pair = Pair(*(p[index : index + 1] for p in grid.pairs))
+        scale, zero = (spread(p, None, x.dim()) for p in pair)
+        outputs = weighted_output(uniform.fake(x, scale[0], zero[0], target), w)
+        errors.append(float((outputs - wanted).square().sum()))
+    return min(errors)

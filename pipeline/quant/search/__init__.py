@@ -1,0 +1,1 @@
+"""Searching quantizer parameters: candidates, objectives, and one engine that scores them."""
