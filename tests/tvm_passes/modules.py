@@ -26,10 +26,16 @@ def text(config: object) -> str:
     return json.dumps(dataclasses.asdict(config), sort_keys=True)  # type: ignore[call-overload]
 
 
-def quantize_config(dtype: str = "int8", name: str = "y") -> QuantizeConfig:
-    """The whole range of ``dtype``; int16 without its lowest code, as quantizers have it."""
+def quantize_config(
+    dtype: str = "int8",
+    name: str = "y",
+    axis: int = -1,
+    codes: tuple[int, int] | None = None,
+) -> QuantizeConfig:
+    """``codes``, or the range of ``dtype``; int16 without its lowest code, as quantizers have it."""
     low, high = INT_RANGE[dtype]
-    return QuantizeConfig(low + (dtype == "int16"), high, -1, dtype, name)
+    least, greatest = codes or (low + (dtype == "int16"), high)
+    return QuantizeConfig(least, greatest, axis, dtype, name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,19 +58,22 @@ class Graph:
     def quantize(
         self,
         x: relax.Expr,
-        scale: float,
-        zero_point: int = 0,
+        scale: Any,
+        zero_point: Any = 0,
         dtype: str = "int8",
         name: str = "y",
+        axis: int = -1,
+        codes: tuple[int, int] | None = None,
     ) -> relax.Var:
-        """Codes of the whole range of ``dtype``."""
+        """Codes of a range, the whole one of ``dtype`` unless given."""
         arrays = np.asarray(scale, np.float32), np.asarray(zero_point, np.int32)
-        return self.emit(call("quantize", quantize_config(dtype, name), x, *arrays))
+        return self.emit(call("quantize", quantize_config(dtype, name, axis, codes), x, *arrays))
 
     def stored(self, x: relax.Expr, *arguments: Any, **options: Any) -> relax.Var:
         """A quantize/dequantize pair; arguments as of ``quantize``."""
         scale, zero_point = arguments[0], arguments[1] if len(arguments) > 1 else 0
-        return self.dequantize(self.quantize(x, *arguments, **options), scale, zero_point)
+        codes = self.quantize(x, *arguments, **options)
+        return self.dequantize(codes, scale, zero_point, options.get("axis", -1))
 
     def weights(self, values: Array, axis: int = 0, bits: int = 8) -> relax.Var:
         """Float weights in symmetric codes with a scale per output channel."""

@@ -14,7 +14,7 @@ from tvm_passes.graph.moves import sliced_range
 from tvm_passes.graph.view_algebra import by_axis, normalize, strides
 from tvm_passes.graph.views import is_view, view_step
 from tvm_passes.lowering.quantized import array_of, is_call, is_integer_call
-from tvm_passes.ops.base import TensorSpec
+from tvm_passes.ops.base import TensorSpec, config_of
 from tvm_passes.rewrite import MAIN, Scope, main_bindings, rewrite_main
 
 Box = tuple[tuple[int, int], ...]  # per axis the first element that is meant, and the end
@@ -142,9 +142,11 @@ def _parts_of_view(expr: relax.Call, box: Box) -> list[Box] | None:
 
 
 def _parts_of_product(expr: relax.Call, box: Box) -> list[Box] | None:
-    """Batches and rows of a can be cropped."""
+    """Batches and rows of a can be cropped, and heads that all have one multiplier."""
     a, b = map(_whole, tensors_of(expr))
     if box[-1] != _whole(expr)[-1] or a[:-2] != b[:-2]:
+        return None
+    if isinstance(config_of(expr).multiplier, tuple) and box[-3] != a[-3]:
         return None
     return [(*box[:-1], a[-1]), (*box[:-2], *b[-2:])]
 

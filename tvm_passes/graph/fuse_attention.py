@@ -7,14 +7,16 @@ to the front, and back, vanish too.
 from math import log
 
 import numpy as np
+from numpy.typing import NDArray
 from tvm import relax
 
 from tvm_passes.errors import LoweringError
 from tvm_passes.graph.layout import collapse_views
 from tvm_passes.graph.view_algebra import Permute, Reshape, normalize
 from tvm_passes.graph.views import apply, is_view, trace
+from tvm_passes.lowering.attention import MASKED
 from tvm_passes.lowering.quantized import array_of, is_integer_call
-from tvm_passes.numerics import EXP2_BITS, FixedPoint, Rescale
+from tvm_passes.numerics import EXP2_BITS, INT_RANGE, FixedPoint, Rescale
 from tvm_passes.ops.adalog_attention import AdaLogAttentionConfig, adalog_attention_config
 from tvm_passes.ops.attention import (
     GREATEST_BIAS,
@@ -59,8 +61,8 @@ def fuse_attention(scope: Scope, expr: relax.Call) -> relax.Expr | None:
     q = _tokens(scope, scores.args[0], swap=False)
     k = _tokens(scope, scores.args[1], swap=not first.transpose_b)
     v = _tokens(scope, expr.args[1], swap=second.transpose_b)
-    bias = list(softmax.args[1:-1])
-    if q is None or k is None or v is None or not all(map(_is_small, bias)):
+    bias = [_own_steps(values, first) for values in softmax.args[1:-1]]
+    if q is None or k is None or v is None or None in bias:
         return None
     name = "adalog_attention" if table else "attention"
     fused = scope.emit(call(name, config, q, k, v, *table, *bias))
@@ -76,7 +78,8 @@ def _config(
 ) -> AttentionConfig | AdaLogAttentionConfig | None:
     """The configuration of the fused operator, or None if it cannot stand for the others."""
     _, heads, _, keys = scores.shape
-    if not first.raw or second.raw or keys > MOST_KEYS:
+    common = isinstance(first.multiplier, tuple) and first.dtype == "int32"  # scale of all heads
+    if not (first.raw or common) or second.raw or keys > MOST_KEYS:
         return None
     make = _probabilities if softmax.bits else _adalog_codes
     try:
@@ -88,12 +91,12 @@ def _config(
 def _probabilities(
     heads: int, first: MatmulConfig, softmax: SoftmaxConfig, second: MatmulConfig
 ) -> AttentionConfig | None:
-    if second.zero_a != softmax.zero_point:
+    if second.zero_a != softmax.zero_point or softmax.factor:
         return None
     return attention_config(
         heads,
-        _logit_scale(softmax),
-        _output_scale(second) * 2.0**softmax.bits,
+        _logit_scale(softmax) * _steps(first),
+        _steps(second) * 2.0**softmax.bits,
         zero_q=first.zero_a,
         zero_v=second.zero_b,
         zero_point=second.zero_point,
@@ -109,10 +112,10 @@ def _adalog_codes(
         return None
     return adalog_attention_config(
         heads,
-        _logit_scale(softmax),
+        _logit_scale(softmax) * _steps(first),
         _real(softmax.code_multiplier, softmax.code_shift, 0) * 2.0**EXP2_BITS,
         softmax.qmax.bit_length(),
-        _output_scale(second),
+        _steps(second),
         2.0 ** (softmax.code_offset * 2.0**-EXP2_BITS),
         zero_q=first.zero_a,
         zero_point=second.zero_point,
@@ -127,9 +130,11 @@ def _logit_scale(softmax: SoftmaxConfig) -> float:
     return octaves * log(2.0) * 2.0 ** -(EXP2_BITS + softmax.right)
 
 
-def _output_scale(values: MatmulConfig) -> float:
-    """Steps of the output in one of the products."""
-    return float(Rescale(np.asarray(values.multiplier, np.int32), values.left).real())
+def _steps(product: MatmulConfig) -> NDArray[np.float64]:
+    """Steps of the result in one of the products, [] or [H]."""
+    if product.raw:
+        return np.array(1.0)
+    return Rescale(np.asarray(product.multiplier, np.int32), product.left).real()
 
 
 def _real(multiplier: int, shift: int, left: int) -> float:
@@ -155,6 +160,13 @@ def _tokens(scope: Scope, operand: relax.Expr, swap: bool) -> relax.Expr | None:
     return apply(scope, root, view)
 
 
-def _is_small(bias: relax.Expr) -> bool:
+def _own_steps(bias: relax.Expr, scores: MatmulConfig) -> relax.Expr | None:
+    """A bias in steps of the accumulators; None if it is too large, or no constant."""
     values = array_of(bias)
-    return values is not None and bool(np.abs(values.astype(np.int64)).max() <= GREATEST_BIAS)
+    if values is None:
+        return None
+    if not scores.raw:
+        wide = np.floor(values / _steps(scores).reshape(-1, 1, 1) + 0.5)
+        values = np.maximum(wide, MASKED).astype(np.int64)
+        bias = relax.const(values.clip(*INT_RANGE["int32"]).astype(np.int32))
+    return bias if np.abs(values.astype(np.int64)).max() <= GREATEST_BIAS else None

@@ -6,7 +6,7 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
-from tvm_passes.kernels.attention_weights import CodeSum, LogitRow, scaled_distance
+from tvm_passes.kernels.attention_weights import CodeSum, DistanceFactor, LogitRow
 from tvm_passes.kernels.builder import int32, lanes_of, splat
 from tvm_passes.kernels.fixed_point import (
     clamp,
@@ -20,6 +20,7 @@ from tvm_passes.kernels.fixed_point import (
     widen,
 )
 from tvm_passes.kernels.functions import exp2_codes, held, log2
+from tvm_passes.kernels.heads import filled, of_head
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.tables import lookup_codes
 from tvm_passes.ops.adalog_attention import AdaLogAttentionConfig
@@ -47,28 +48,31 @@ class AdaLogWeights:
     """Weights by a table from codes that are normalised already."""
 
     def __init__(
-        self, config: AdaLogAttentionConfig, table: Buffer, counted: bool, isa: Isa
+        self, config: AdaLogAttentionConfig, head: Expr, table: Buffer, counted: bool, isa: Isa
     ) -> None:
         """Set the weights up.
 
         Args:
             config: the operator's.
+            head: number of the head.
             table: packed by ``pack_table``.
             counted: whether the sum of the weights is needed.
             isa: instruction set.
         """
         self.config, self.table, self.counted, self.isa = config, table, counted, isa
+        self.octaves = DistanceFactor.of(config.right, config.left, config.logit_multiplier, head)
+        steps = config.code_right, config.code_left, config.code_multiplier
+        self.steps = DistanceFactor.of(*steps, head)
+        self.multiplier = of_head(config.multiplier, head)
         self.total = CodeSum(isa)
 
     def emit(self, line: LogitRow) -> Expr:
         """Write the weights of one query; return their sum, int32, or 0 where it is not needed."""
         config, isa = self.config, self.isa
-        octaves = config.right, config.left, config.logit_multiplier
-        steps = config.code_right, config.code_left, config.code_multiplier
 
         def add(offset: Expr, distance: Expr) -> None:
             del offset
-            weights = exp2_codes(T.bind(scaled_distance(distance, *octaves, isa)), isa)
+            weights = exp2_codes(T.bind(self.octaves.steps(distance, isa)), isa)
             self.total.add(T.bind(weights))
 
         self.total.clear()
@@ -76,7 +80,7 @@ class AdaLogWeights:
         first = self._first_step(self.total.get())
 
         def use(offset: Expr, distance: Expr) -> None:
-            fine = T.bind(scaled_distance(distance, *steps, isa))
+            fine = T.bind(self.steps.steps(distance, isa))
             fine = T.bind(saturating_subtract(splat(first, lanes_of(fine)), fine))
             code = rounding_shift_narrow(fine, config.fraction_bits, "uint8", isa)
             line.put(offset, self._weights(T.bind(clamp(code, 0, config.code_max, "uint8"))))
@@ -90,7 +94,7 @@ class AdaLogWeights:
         """Output codes of int32 sums of one query."""
         del row
         config = self.config
-        value = rescale(value, constant(config.multiplier, value), 0, self.isa)
+        value = rescale(value, filled(self.multiplier, value), 0, self.isa)
         return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
 
     def _first_step(self, total: Expr) -> Expr:

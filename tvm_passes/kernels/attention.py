@@ -39,7 +39,7 @@ def attention(
     with build_kernel([*specs[:3], *(bias.specs if bias else []), out]) as builder:
 
         def weights(head: Head) -> SoftmaxWeights:
-            return SoftmaxWeights(config, head.schedule.rows, isa)
+            return SoftmaxWeights(config, head.index, head.schedule.rows, isa)
 
         emit_heads(config, specs, isa, schedule, bias, builder.buffers, weights)
 
@@ -65,7 +65,7 @@ def adalog_attention(
         q, k, v, table_buffer, *rest = builder.buffers
 
         def weights(head: Head) -> AdaLogWeights:
-            return AdaLogWeights(config, table_buffer, head.values.offset > 0, isa)
+            return AdaLogWeights(config, head.index, table_buffer, head.values.offset > 0, isa)
 
         emit_heads(config, specs, isa, schedule, bias, [q, k, v, *rest], weights)
 

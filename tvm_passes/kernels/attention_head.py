@@ -63,8 +63,8 @@ def emit_heads(
     tiles = schedule or default_schedule(shape, isa)
 
     def one_head(index: Expr) -> None:
-        head = Head(config.zero_q, shape, tiles, isa, bias, buffers, weights)
-        head.emit(index // shape.heads, index % shape.heads)
+        place = index // shape.heads, index % shape.heads
+        Head(config.zero_q, shape, tiles, isa, bias, buffers, weights, place).emit()
 
     work = shape.keys * specs[0].shape[1] * (specs[0].shape[2] + specs[2].shape[2])
     tasks(shape.batch * shape.heads, work // shape.heads, one_head)
@@ -112,8 +112,10 @@ class Head:
         bias: Bias | None,
         buffers: Sequence[Buffer],
         weights: MakeWeights,
+        place: tuple[Expr, Expr],
     ) -> None:
-        """Declare the scratch memory; ``buffers`` as for ``emit_heads``."""
+        """Declare the scratch memory; ``buffers`` as for ``emit_heads``, ``place`` in the batch."""
+        self.batch, self.index = place
         self.zero_q, self.shape, self.schedule, self.isa = zero_q, shape, schedule, isa
         self.q, self.k, self.v, *rest = buffers
         self.out, self.bias = rest[-1], bias
@@ -147,8 +149,9 @@ class Head:
             for column in range(self.keys.blocks * lanes, self.padded, lanes):
                 self.logits.put(row, int32(column), splat(int32(ABSENT), lanes))
 
-    def emit(self, batch: Expr, head: Expr) -> None:
-        """All queries of one head."""
+    def emit(self) -> None:
+        """All queries of the head."""
+        batch, head = self.batch, self.index
         shape, rows = self.shape, self.schedule.rows
         width, value_width = shape.heads * shape.width, shape.heads * shape.value_width
         k = batch * (shape.keys * width) + head * shape.width
@@ -162,7 +165,7 @@ class Head:
             query = T.bind(tirx.min(block * rows, int32(shape.queries - rows)))
             token = T.bind(batch * shape.queries + query)
             self._load_queries(token * width + head * shape.width, width)
-            greatest = self._logits(batch, head, query)
+            greatest = self._logits(query)
             for row in range(rows):
                 T.buffer_store(self.greatest, lane_max(greatest[row], self.isa.lanes), [row])
             with T.serial(0, rows) as row:
@@ -205,7 +208,7 @@ class Head:
                 word = word_of(self.q, source + start, min(WORD, width - start))
                 T.buffer_store(target.buffer, word, [target.at(row, start)])
 
-    def _logits(self, batch: Expr, head: Expr, query: Expr) -> Accumulators:
+    def _logits(self, query: Expr) -> Accumulators:
         """Write the logits of a block; return the greatest ones, lane by lane."""
         lanes, rows = self.isa.lanes, self.schedule.rows
         greatest = Accumulators(rows, lanes)
@@ -217,7 +220,8 @@ class Head:
             for row in range(rows):
                 for vector in range(vectors):
                     at = (block + vector) * lanes
-                    acc[row * vectors + vector] = self._begin((batch, head, query + row), at, last)
+                    place = self.batch, self.index, query + row
+                    acc[row * vectors + vector] = self._begin(place, at, last)
             keys = (self.keys, self.key_panel, block, vectors)
             PanelProduct(acc, *keys, self.queries, range(rows)).emit()
             for row in range(rows):

@@ -28,11 +28,14 @@ from tvm_passes.kernels.fixed_point import (
     saturating_shift_left,
     widen,
 )
-from tvm_passes.kernels.functions import exp2_codes, held, int64, lane_sum
+from tvm_passes.kernels.functions import exp2_codes, held, lane_sum
+from tvm_passes.kernels.heads import HeadValue, filled, of_head, shifted_left
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.loops import vector_loop
 from tvm_passes.kernels.panel import CHUNK, Rows
+from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.attention import INVERSE_BITS, AttentionConfig
+from tvm_passes.ops.heads import PerHead
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,12 @@ class CodeSum:
 class SoftmaxWeights:
     """Weights ``exp2_codes``; the mean of v is divided by their sum at the end."""
 
-    def __init__(self, config: AttentionConfig, rows: int, isa: Isa) -> None:
-        """Declare what is kept of each of ``rows`` queries."""
+    def __init__(self, config: AttentionConfig, head: Expr, rows: int, isa: Isa) -> None:
+        """Declare what is kept of each of ``rows`` queries of a head."""
         self.config, self.isa = config, isa
+        self.octaves = DistanceFactor.of(config.right, config.left, config.logit_multiplier, head)
+        self.multiplier = of_head(config.multiplier, head)
+        self.output_shift = of_head(config.shift, head)
         self.total = CodeSum(isa)
         self.inverse = T.alloc_buffer((rows,), "int32")
         self.shift = T.alloc_buffer((rows,), "int32")
@@ -128,11 +134,10 @@ class SoftmaxWeights:
     def emit(self, line: LogitRow) -> Expr:
         """Write the codes of one query; return their sum, int32."""
         config, isa = self.config, self.isa
-        factor = config.right, config.left, config.logit_multiplier
         self.total.clear()
 
         def use(offset: Expr, distance: Expr) -> None:
-            weights = T.bind(exp2_codes(T.bind(scaled_distance(distance, *factor, isa)), isa))
+            weights = T.bind(exp2_codes(T.bind(self.octaves.steps(distance, isa)), isa))
             self.total.add(weights)
             planes = [weights]
             if isa.dot:
@@ -141,7 +146,7 @@ class SoftmaxWeights:
 
         line.for_distances(use)
         total = self.total.get()
-        scale = int64(config.multiplier << INVERSE_BITS)
+        scale = shifted_left(self.multiplier, INVERSE_BITS)
         inverse = held(tirx.truncdiv(scale, total.astype("int64")).astype("int32"))
         T.buffer_store(self.inverse, inverse, [line.row])
         shift = mulhi(total * int32(-config.zero_v), inverse, isa)
@@ -154,21 +159,56 @@ class SoftmaxWeights:
         value = mulhi(value, splat(self.inverse[row], lanes), self.isa)
         if config.zero_v:
             value = value + splat(self.shift[row], lanes)
-        value = rounding_shift(T.bind(value), constant(config.shift, value), self.isa)
+        value = rounding_shift(T.bind(value), filled(self.output_shift, value), self.isa)
         return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
 
 
-def scaled_distance(distance: Expr, right: int, left: int, m: int, isa: Isa) -> Expr:
-    """``ops.attention.scaled_distance`` of int32 expressions, to int16."""
-    if not right:
-        steps = narrow(distance, "int16")
-    elif isa.simd == "neon":
-        steps = rounding_shift_narrow(distance, right, "int16", isa)
-    else:  # what rounds a distance cannot overflow
-        half = constant(1 << (right - 1), distance)
-        steps = narrow((distance + half) >> constant(right, distance), "int16")
-    steps = saturating_shift_left(T.bind(steps), left, isa)
-    return mulhrs(steps, constant(m, steps, "int16"), isa)
+@dataclass(frozen=True)
+class DistanceFactor:
+    """``ops.attention.distance_factor`` of a head."""
+
+    right: HeadValue
+    left: HeadValue
+    m: HeadValue
+
+    @classmethod
+    def of(cls, right: PerHead, left: PerHead, m: PerHead, head: Expr) -> "DistanceFactor":
+        """That of one of the heads."""
+        return cls(of_head(right, head), of_head(left, head), of_head(m, head))
+
+    def steps(self, distance: Expr, isa: Isa) -> Expr:
+        """``ops.attention.scaled_distance`` of int32 expressions, to int16."""
+        steps = self._shifted(distance, isa)
+        return mulhrs(steps, filled(self.m, steps, "int16"), isa)
+
+    def _shifted(self, distance: Expr, isa: Isa) -> Expr:
+        right, left = self.right, self.left
+        if not isinstance(right, int) or not isinstance(left, int):
+            return T.bind(narrow(_shifted_by(distance, right, left, isa), "int16"))
+        if not right:
+            steps = narrow(distance, "int16")
+        elif isa.simd == "neon":
+            steps = rounding_shift_narrow(distance, right, "int16", isa)
+        else:  # what rounds a distance cannot overflow
+            half = constant(1 << (right - 1), distance)
+            steps = narrow((distance + half) >> constant(right, distance), "int16")
+        return saturating_shift_left(T.bind(steps), left, isa)
+
+
+def _shifted_by(distance: Expr, right: HeadValue, left: HeadValue, isa: Isa) -> Expr:
+    """Distances <= 0 shifted by what is known at run time, not yet clamped to int16."""
+    result = native(isa, {"neon": (4, _sqrshl)}, distance, filled(left - right, distance))
+    if result is not None:
+        return result
+    low = int32(INT_RANGE["int16"][0])
+    half = (int32(1) << right) >> int32(1)
+    steps = (distance + filled(half, distance)) >> filled(right, distance)
+    return tirx.max(steps, filled(low >> left, distance)) << filled(left, distance)
+
+
+def _sqrshl(value: Expr, left: Expr) -> Expr:
+    name = "llvm.aarch64.neon.sqrshl.v4i32"
+    return tirx.call_llvm_pure_intrin("int32x4", name, value, left)
 
 
 def _high_bytes(codes: Expr, isa: Isa) -> Expr:

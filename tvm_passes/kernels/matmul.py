@@ -20,6 +20,7 @@ from tvm_passes.kernels.builder import Accumulators, build_kernel, int32, join, 
 from tvm_passes.kernels.epilogue import finish
 from tvm_passes.kernels.fixed_point import constant, widen
 from tvm_passes.kernels.functions import lane_sum
+from tvm_passes.kernels.heads import filled, of_head
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.loops import pieces
 from tvm_passes.kernels.panel import CHUNK, Panel, Rows, for_tiles, store_lanes
@@ -110,6 +111,7 @@ class _Product:
         self.a, self.b, self.out = buffers
         self.dtype = specs[0].dtype
         self.height, self.depth = specs[0].shape[-2:]
+        self.heads = specs[0].shape[-3] if len(specs[0].shape) > 2 else 1
         self.columns = out.shape[-1]
         self.parts = planes(self.dtype, isa)
         self.base = 128 if self.parts == 2 else 0
@@ -129,6 +131,7 @@ class _Product:
 
     def emit(self, batch: Expr) -> None:
         """One matrix times another."""
+        self.multiplier = of_head(self.config.multiplier, batch % self.heads)
         rows, depth, columns = self.schedule.rows, self.depth, self.columns
         first = batch * (depth * columns)
         if self.config.transpose_b:
@@ -237,6 +240,6 @@ class _Product:
                 value = value + splat(self.row_sums[row].astype("uint32"), width)
             value = T.bind(widen(value, "int32"))
             if not self.config.raw:
-                multiplier = constant(self.config.multiplier, value)
+                multiplier = filled(self.multiplier, value)
                 value = finish(value, multiplier, self.output, self.isa)
             store_lanes(self.out, offset + start, value, width, min(width, valid - start))

@@ -149,6 +149,8 @@ class _Rows:
         # beyond 31 every probability is below half a code
         inverse = tirx.Select(shift > 31, int32(0), inverse.astype("int32"))
         inverse = held(inverse)
+        if config.factor:
+            inverse = held(mulhi(inverse, int32(config.factor), self.isa))
         shift = held(tirx.min(shift, int32(31)))
 
         def emit(offset: Expr, width: int) -> None:

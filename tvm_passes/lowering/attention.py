@@ -21,23 +21,55 @@ from tvm_passes.lowering.quantized import (
     output_format,
     quantized,
 )
+from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.base import TensorSpec, call, config_of
+from tvm_passes.ops.heads import per_head
 from tvm_passes.ops.matmul import MatmulConfig
-from tvm_passes.ops.softmax import SoftmaxConfig, adalog_softmax_config, softmax_config
+from tvm_passes.ops.softmax import (
+    SoftmaxConfig,
+    adalog_softmax_config,
+    uniform_softmax_config,
+)
 from tvm_passes.rewrite import Scope
 
-PROBABILITY_SUM = 2**15  # codes of one int16 softmax row add up to about this
-MASKED = -(2**24)  # a mask further below zero than this makes no difference
+MASKED = -(2**24)  # accumulators: a mask further below zero than this makes no difference
+
+
+@dataclass(frozen=True)
+class _Logits:
+    """Integer logits with one scale.
+
+    Attributes:
+        codes: int32 accumulators, or codes.
+        scale: real value of a step.
+        spread: steps of the coarsest head.
+    """
+
+    codes: relax.Expr
+    scale: float
+    spread: float = 1.0
+
+    def steps(self, values: Float, rank: int) -> NDArray[np.int32]:
+        """Real values to be added to them, in their steps and with their rank."""
+        low, high = INT_RANGE["int32"]
+        least = max(MASKED * self.spread, low)
+        steps = np.clip(np.floor(values / self.scale + 0.5), least, high).astype(np.int32)
+        return steps.reshape((1,) * (rank - steps.ndim) + steps.shape)
 
 
 @dataclass(frozen=True)
 class _Operands:
+    """Operands of a product.
+
+    Attributes:
+        a: the first.
+        b: the second.
+        scale: of their products: one, or [H] along the last leading axis.
+    """
+
     a: Quantized
     b: Quantized
-
-    @property
-    def scale(self) -> float:
-        return float(self.a.scale) * float(self.b.scale)
+    scale: Float
 
 
 def lower_matmul(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
@@ -47,7 +79,9 @@ def lower_matmul(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     product = scope.producer(quantize.args[0])
     target = output_format(quantize)
     operands = _match(scope, product, target.name)
-    return None if operands is None else _emit_matmul(scope, operands, target, target.name)
+    if operands is None:
+        return None
+    return _emit_matmul(scope, operands, target, target.name)
 
 
 def lower_softmax(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
@@ -62,9 +96,10 @@ def lower_softmax(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     rank = len(TensorSpec.of(softmax).shape)
     if int(softmax.attrs.axis) % rank != rank - 1:
         raise LoweringError(f"{name}: softmax over an axis that is not the last")
-    logits, scale, bias = _logits(scope, softmax.args[0], rank, name)
-    arguments = [logits] if bias is None else [logits, bias]
-    return call("softmax", _softmax_config(quantize, scale, name), *arguments)
+    total, added = _sum(scope, softmax.args[0])
+    logits = _logits(scope, total, name)
+    arguments = [] if added is None else [logits.steps(added, rank)]
+    return call("softmax", _softmax_config(quantize, logits.scale, name), logits.codes, *arguments)
 
 
 def _softmax_config(quantize: relax.Call, scale: float, name: str) -> SoftmaxConfig:
@@ -74,38 +109,45 @@ def _softmax_config(quantize: relax.Call, scale: float, name: str) -> SoftmaxCon
             raise LoweringError(f"{name}: shifted AdaLog codes of a softmax")
         return adalog_softmax_config(scale, config.q, config.bits, log_scale(quantize))
     target = output_format(quantize)
-    config = softmax_config(scale=scale, dtype=target.dtype)
-    expected = {"int16": (2.0**-15, 0), "int8": (2.0**-8, -128)}.get(target.dtype)
-    if expected != (target.scale, target.zero_point):
-        raise LoweringError(f"{name}: softmax output must have scale and zero point {expected}")
-    return config
+    if target.qmin > target.zero_point:
+        raise LoweringError(f"{name}: softmax to codes from {target.qmin}, without their zero")
+    output = target.scale, target.zero_point, target.qmax, target.dtype
+    return uniform_softmax_config(scale, *output)
 
 
-def _logits(
-    scope: Scope, expr: relax.Expr, rank: int, name: str
-) -> tuple[relax.Expr, float, NDArray[np.int32] | None]:
-    """Integer logits, their scale, and the constant to add to them (bias tables, masks)."""
-    total: Float | None = None
+def _sum(scope: Scope, expr: relax.Expr) -> tuple[relax.Expr, Float | None]:
+    """What softmax is taken of, without the constants (bias tables, masks), and their sum."""
+    added: Float | None = None
     producer = scope.producer(expr)
     while is_call(producer, "relax.add"):
         constant = constant_of(scope, producer.args[1])
         if constant is None:
             break
-        total = constant.astype(np.float64) + (0.0 if total is None else total)
+        added = constant.astype(np.float64) + (0.0 if added is None else added)
         expr, producer = producer.args[0], scope.producer(producer.args[0])
+    return expr, added
+
+
+def _logits(scope: Scope, expr: relax.Expr, name: str) -> _Logits:
+    """Codes, or the accumulators of a product.
+
+    Where heads have scales of their own, accumulators are brought to that of the finest, or to the
+    finest that int32 can hold: that is at most ``2^-29`` of the greatest accumulator.
+    """
     codes = quantized(scope, expr)
     if codes is not None:
-        logits, (scale, _) = codes.codes, codes.scalar(name)
-    else:
-        operands = _match(scope, producer, name)
-        if operands is None:
-            raise LoweringError(f"{name}: softmax of something that is no product and no codes")
-        scale = operands.scale
-        logits = scope.emit(_emit_matmul(scope, operands, None, name))
-    if total is None:
-        return logits, scale, None
-    steps = np.maximum(np.floor(total / scale + 0.5), MASKED).astype(np.int32)
-    return logits, scale, steps.reshape((1,) * (rank - steps.ndim) + steps.shape)
+        return _Logits(codes.codes, codes.scalar(name)[0])
+    operands = _match(scope, scope.producer(expr), name)
+    if operands is None:
+        raise LoweringError(f"{name}: softmax of something that is no product and no codes")
+    if not operands.scale.ndim:
+        raw = _emit_matmul(scope, operands, None, name)
+        return _Logits(scope.emit(raw), float(operands.scale))
+    finest, coarsest = float(operands.scale.min()), float(operands.scale.max())
+    scale = max(finest, coarsest * _bound(scope, operands.a, operands.b) * 2.0**-29)
+    target = Format(scale, 0, *INT_RANGE["int32"], "int32", name)
+    common = _emit_matmul(scope, operands, target, name)
+    return _Logits(scope.emit(common), scale, coarsest / scale)
 
 
 def _match(scope: Scope, product: relax.Expr, name: str) -> _Operands | None:
@@ -114,9 +156,15 @@ def _match(scope: Scope, product: relax.Expr, name: str) -> _Operands | None:
     a, b = (operand(scope, argument) for argument in product.args)
     if a is None or b is None:
         return None
-    for side in (a, b):
-        side.scalar(name)
-    return _Operands(a, b)
+    return _Operands(a, b, _scale(a, name) * _scale(b, name))
+
+
+def _scale(side: Quantized, name: str) -> Float:
+    """The scale of an operand, or those of its heads."""
+    rank = len(side.spec.shape)
+    if side.offset or rank < 3:
+        return np.array(side.scalar(name)[0])
+    return side.along(rank - 3, name)[0]
 
 
 def _emit_matmul(scope: Scope, operands: _Operands, target: Format | None, name: str) -> relax.Call:
@@ -137,7 +185,7 @@ def _emit_matmul(scope: Scope, operands: _Operands, target: Format | None, name:
         zero_b=int(b.zero_point),
         raw=multiplier is None,
         left=multiplier.left if multiplier else 0,
-        multiplier=int(multiplier.multiplier) if multiplier else 0,
+        multiplier=per_head(multiplier.multiplier.ravel()) if multiplier else 0,
         zero_point=target.zero_point if target else 0,
         qmin=target.qmin if target else 0,
         qmax=target.qmax if target else 0,
@@ -156,8 +204,8 @@ def _bound(scope: Scope, a: Quantized, b: Quantized) -> float:
 def _probabilities(scope: Scope, a: Quantized) -> float:
     """What the codes of a row of ``a`` add up to before rounding, if they are probabilities."""
     producer = origin(scope, a.codes)
-    if is_integer_call(producer, "softmax") and a.spec.dtype == "int16":
-        return PROBABILITY_SUM
+    if is_integer_call(producer, "softmax") and config_of(producer).bits:
+        return 1.0 / float(a.scale)
     if is_integer_call(producer, "lut"):
         softmax, table = origin(scope, producer.args[0]), array_of(producer.args[1])
         if is_integer_call(softmax, "softmax") and table is not None:

@@ -1,6 +1,6 @@
 """conv2d and linear with constant weights: product, bias, clamp and requantize in one operator."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class _Product:
 
 def lower_linear(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     """``quantize(matmul(dequantize(x), dequantize(w)) + bias)`` becomes ``linear``."""
-    product = _match(scope, quantize, "relax.matmul")
+    product = _match(scope, quantize, "relax.matmul", channel_axis=-1)
     if product is None:
         return None
     x, weights = _operands(scope, product, output_axis=1)
@@ -49,13 +49,14 @@ def lower_linear(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     bias = _bias_table(product, codes.shape[1])
     if bias.shape[0] != 1:
         raise LoweringError(f"{product.format.name}: a linear layer with a bias per token")
+    x = _by_output(x, -1, 1, codes.shape[1], product.format.name)
     config, arrays = _finish(scope, product.format, x, codes.T, scales, bias)
     return call("linear", config, x.codes, *arrays)
 
 
 def lower_conv2d(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     """``quantize(conv2d(dequantize(x), dequantize(w)) + bias)``, NCHW, on an NHWC map."""
-    product = _match(scope, quantize, "relax.nn.conv2d")
+    product = _match(scope, quantize, "relax.nn.conv2d", channel_axis=1)
     if product is None:
         return None
     x, weights = _operands(scope, product, output_axis=0)
@@ -70,6 +71,7 @@ def lower_conv2d(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     groups = int(attrs.groups)
     if rows and groups != 1:
         raise LoweringError(f"{name}: a grouped convolution with a bias per pixel")
+    x = _by_output(x, 1, groups, len(kernel), name)
     base, arrays = _finish(scope, product.format, x, kernel, scales, table)
     nhwc = scope.emit(relax.op.permute_dims(x.codes, [0, 2, 3, 1]))
     if any(padding):
@@ -94,8 +96,13 @@ def lower_conv2d(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     return relax.op.permute_dims(scope.emit(result), [0, 3, 1, 2])
 
 
-def _match(scope: Scope, quantize: relax.Call, core_name: str) -> _Product | None:
-    """Peel a clamp and constant additions off a quantized product."""
+def _match(
+    scope: Scope, quantize: relax.Call, core_name: str, channel_axis: int
+) -> _Product | None:
+    """Peel a clamp and constant additions off a quantized product.
+
+    Scales of the target may vary along ``channel_axis``.
+    """
     if not is_integer_call(quantize, "quantize"):
         return None
     expr = scope.producer(quantize.args[0])
@@ -116,21 +123,17 @@ def _match(scope: Scope, quantize: relax.Call, core_name: str) -> _Product | Non
         expr = scope.producer(inner)
     if not is_call(expr, core_name):
         return None
-    target = output_format(quantize)
+    target = output_format(quantize, channel_axis % len(TensorSpec.of(expr).shape))
     if clamp is not None:
         upper = target.qmax if clamp == "relu" else _code(6.0, target)
-        target = Format(
-            target.scale,
-            target.zero_point,
-            max(target.qmin, target.zero_point),
-            min(target.qmax, upper),
-            target.dtype,
-            target.name,
-        )
+        least, greatest = max(target.qmin, target.zero_point), min(target.qmax, upper)
+        target = replace(target, qmin=least, qmax=greatest)
     return _Product(expr, biases, target)
 
 
 def _code(value: float, target: Format) -> int:
+    if target.channels is not None:
+        raise LoweringError(f"{target.name}: a clamp at {value} with a scale per channel")
     return int(np.floor(value / target.scale + 0.5)) + target.zero_point
 
 
@@ -145,10 +148,22 @@ def _operands(
     # half of the accumulator for the products of the largest AdaLog values, half for the bias
     outputs = np.moveaxis(codes, output_axis, 0).reshape(codes.shape[output_axis], -1)
     longest = int(np.abs(outputs.astype(np.int64)).sum(1).max(initial=1))
-    x = operand(scope, product.core.args[0], min(WEIGHT_MAX, 2**30 // max(longest, 1)))
-    if x is not None and x.axis >= 0:
-        raise LoweringError(f"{product.format.name}: input with a scale per channel")
-    return x, weights
+    return operand(scope, product.core.args[0], min(WEIGHT_MAX, 2**30 // max(longest, 1))), weights
+
+
+def _by_output(x: Quantized, axis: int, groups: int, outputs: int, name: str) -> Quantized:
+    """``x`` with the scale of each output's inputs, where scales vary along the channels ``axis``.
+
+    Raises:
+        LoweringError: channels that are added up have different scales.
+    """
+    scales, _ = x.along(axis, name)
+    if not scales.ndim:
+        return x
+    each = scales.reshape(groups, -1)
+    if np.any(each != each[:, :1]):
+        raise LoweringError(f"{name}: input with a scale per channel")
+    return replace(x, scale=each[:, 0].repeat(outputs // groups))
 
 
 def _weight_arrays(
@@ -157,9 +172,11 @@ def _weight_arrays(
     codes = array_of(weights.codes)
     if codes is None or np.any(weights.zero_point != 0):
         raise LoweringError(f"{name}: weights must be constant and symmetric")
-    if weights.axis not in (-1, output_axis):
-        raise LoweringError(f"{name}: weight scales must lie along the output channels")
-    return codes, np.broadcast_to(weights.scale, (codes.shape[output_axis],))
+    try:
+        scales, _ = weights.along(output_axis, name)
+    except LoweringError as error:
+        raise LoweringError(f"{name}: weight scales must lie along the output channels") from error
+    return codes, np.broadcast_to(scales, (codes.shape[output_axis],))
 
 
 def _bias_table(product: _Product, channels: int) -> Float:
@@ -198,8 +215,11 @@ def _border_classes(bias: Float) -> tuple[Float, tuple[int, ...], tuple[int, ...
 def _finish(
     scope: Scope, target: Format, x: Quantized, codes: NDArray[np.int8], scales: Float, bias: Float
 ) -> tuple[LinearConfig, tuple[NDArray[np.int32], ...]]:
-    """Configuration and constants of ``linear``; ``codes`` has output channels first."""
-    acc_scale = float(x.scale) * scales
+    """Configuration and constants of ``linear``; ``codes`` has output channels first.
+
+    The scale of ``x`` is one, or one for each output channel.
+    """
+    acc_scale = x.scale * scales
     sums = codes.reshape(len(codes), -1).astype(np.int64).sum(1)
     shifted = bias + x.offset * sums * scales
     folded = np.floor(shifted / acc_scale + 0.5) - int(x.zero_point) * sums

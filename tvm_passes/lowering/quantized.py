@@ -11,6 +11,7 @@ from tvm import relax
 from tvm_passes.errors import LoweringError
 from tvm_passes.numerics import INT_RANGE, Rescale
 from tvm_passes.ops.base import TensorSpec, config_of, operator_of
+from tvm_passes.ops.qdq import along_axis
 from tvm_passes.rewrite import Scope
 
 VIEWS = ("relax.reshape", "relax.permute_dims", "relax.strided_slice")
@@ -21,7 +22,17 @@ Int = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Format:
-    """Target of a ``quantize``: per-tensor scale and zero point, range and dtype of the codes."""
+    """Target of a ``quantize``: scale and zero point, range and dtype of the codes.
+
+    Attributes:
+        scale: of the tensor; the greatest where channels have their own.
+        zero_point: of the tensor.
+        qmin: least code.
+        qmax: greatest code.
+        dtype: of the codes.
+        name: of the tensor.
+        channels: scales of the channels, 1-D, where they differ.
+    """
 
     scale: float
     zero_point: int
@@ -29,11 +40,13 @@ class Format:
     qmax: int
     dtype: str
     name: str
+    channels: Float | None = None
 
     def multiplier(self, scale: Float | float) -> Rescale:
-        """``scale / self.scale`` for ``rescale``."""
+        """``scale``, one or that of every channel, over that of the target, for ``rescale``."""
+        target = self.scale if self.channels is None else self.channels
         try:
-            return Rescale.from_real(np.asarray(scale, np.float64) / self.scale)
+            return Rescale.from_real(np.asarray(scale, np.float64) / target)
         except ValueError as error:
             raise LoweringError(f"{self.name}: cannot requantize, {error}") from error
 
@@ -44,16 +57,15 @@ class Quantized:
 
     Attributes:
         codes: integer tensor expression.
-        scale: scalar, or 1-D along ``axis``.
+        scale: scalar, or of the rank of the codes, where it has extent 1 along the axes that it
+            does not vary along.
         zero_point: likewise.
-        axis: axis of the scales, -1 for scalars.
         offset: added to every value; only AdaLog codes with a shift have one.
     """
 
     codes: relax.Expr
     scale: Float
     zero_point: Int
-    axis: int = -1
     offset: float = 0.0
 
     @property
@@ -67,9 +79,24 @@ class Quantized:
         Raises:
             LoweringError: the tensor has a scale per channel or an offset.
         """
-        if self.axis >= 0 or self.offset:
+        if self.scale.ndim or self.zero_point.ndim or self.offset:
             raise LoweringError(f"{name}: an operand needs one scale for the whole tensor")
         return float(self.scale), int(self.zero_point)
+
+    def along(self, axis: int, name: str) -> tuple[Float, int]:
+        """Scales along one axis, [] or [extent], and the zero point.
+
+        Raises:
+            LoweringError: scales vary along another axis, or zero points at all.
+        """
+        others = np.delete(self.scale.shape, axis) if self.scale.ndim else np.ones(0)
+        if self.zero_point.ndim or np.any(others != 1):
+            raise LoweringError(
+                f"{name}: an operand of shape {list(self.spec.shape)} with scales of shape "
+                f"{list(self.scale.shape)} and zero points of shape {list(self.zero_point.shape)}: "
+                f"scales may vary along axis {axis} only, zero points along none"
+            )
+        return (self.scale.ravel() if self.scale.ndim else self.scale), int(self.zero_point)
 
 
 def array_of(expr: relax.Expr) -> NDArray[Any] | None:
@@ -122,23 +149,31 @@ def code_range(scope: Scope, x: Quantized) -> tuple[int, int]:
     return getattr(config, "qmin", low), getattr(config, "qmax", high)
 
 
-def output_format(call: relax.Call) -> Format:
+def output_format(call: relax.Call, channel_axis: int | None = None) -> Format:
     """The format that a ``quantize`` call asks for.
 
+    Args:
+        call: of ``quantize``.
+        channel_axis: the one along which scales may vary, if there is one.
+
     Raises:
-        LoweringError: it asks for a scale per channel.
+        LoweringError: scales vary along another axis, or zero points at all.
     """
     config = config_of(call)
     scale, zero_point = array_of(call.args[1]), array_of(call.args[2])
-    if scale is None or zero_point is None or scale.size != 1:
+    if scale is None or zero_point is None or np.unique(zero_point).size != 1:
+        raise LoweringError(f"{config.name}: an operator's output needs one constant zero point")
+    varies = np.unique(scale).size != 1
+    if varies and config.axis != channel_axis:
         raise LoweringError(f"{config.name}: an operator's output needs one constant scale")
     return Format(
-        float(scale.reshape(())),
-        int(zero_point.reshape(())),
+        float(scale.max()),
+        int(zero_point.flat[0]),
         config.qmin,
         config.qmax,
         config.dtype,
         config.name,
+        scale.astype(np.float64) if varies else None,
     )
 
 
@@ -150,7 +185,17 @@ def quantized(scope: Scope, expr: relax.Expr) -> Quantized | None:
     scale, zero_point = array_of(call.args[1]), array_of(call.args[2])
     if scale is None or zero_point is None:
         return None
-    axis = config_of(call).axis
-    if axis < 0:
-        scale, zero_point = scale.reshape(()), zero_point.reshape(())
-    return Quantized(call.args[0], scale.astype(np.float64), zero_point.astype(np.int64), axis)
+    axis, rank = config_of(call).axis, len(TensorSpec.of(call.args[0]).shape)
+    scale, zero_point = (compressed(along_axis(each, axis, rank)) for each in (scale, zero_point))
+    return Quantized(call.args[0], scale.astype(np.float64), zero_point.astype(np.int64))
+
+
+def compressed(values: NDArray[Any]) -> NDArray[Any]:
+    """Values that broadcast against a tensor, without the axes along which they are constant.
+
+    Those have extent 1; of one value nothing is left but a scalar.
+    """
+    for axis in range(values.ndim):
+        first = values.take([0], axis)
+        values = first if np.all(values == first) else values
+    return values.reshape(()) if values.size == 1 else values

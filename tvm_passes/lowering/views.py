@@ -1,10 +1,20 @@
 """Views do not change values: dequantize moves below them, so that they act on codes."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from tvm import relax
 
-from tvm_passes.lowering.quantized import VIEWS, array_of, is_call, is_integer_call, quantized
-from tvm_passes.ops.base import TensorSpec, call, config_of
+from tvm_passes.interpret import VIEWS
+from tvm_passes.lowering.quantized import (
+    array_of,
+    compressed,
+    is_call,
+    is_integer_call,
+    quantized,
+)
+from tvm_passes.ops.base import call
 from tvm_passes.ops.qdq import DequantizeConfig
 from tvm_passes.rewrite import Scope
 
@@ -12,8 +22,8 @@ from tvm_passes.rewrite import Scope
 def sink_dequantize(scope: Scope, view: relax.Call) -> relax.Expr | None:
     """``view(dequantize(codes))`` becomes ``dequantize(view(codes))``.
 
-    With a scale per channel only a permutation moves; a constant is permuted at once. Parts of one
-    format are joined as codes: the halves of a rolled map have no quantizer of their own.
+    Scales that vary along axes are viewed like the codes. A constant is permuted at once. Parts of
+    one format are joined as codes: the halves of a rolled map have no quantizer of their own.
     """
     if is_call(view, "relax.concat"):
         return _join(scope, view)
@@ -26,18 +36,26 @@ def sink_dequantize(scope: Scope, view: relax.Call) -> relax.Expr | None:
         return relax.Call(source.op, [scope.emit(moved), *rest])
     if not is_integer_call(source, "dequantize"):
         return None
-    codes, scale, zero_point, _ = source.args
-    axis = config_of(source).axis
-    values = array_of(codes)
-    if axis >= 0:
-        if not is_call(view, "relax.permute_dims"):
-            return None
-        axis = _axes(view).index(axis)
+    found, values = quantized(scope, source), array_of(source.args[0])
+    if found is None:
+        return None
+    typed = scope.builder.normalize(view)
+    scale, zero_point = (
+        _viewed(typed, each, found.spec.shape) for each in (found.scale, found.zero_point)
+    )
     if values is not None and is_call(view, "relax.permute_dims"):
-        moved = relax.const(np.ascontiguousarray(values.transpose(_axes(view))))
+        moved = relax.const(np.ascontiguousarray(VIEWS[str(view.op.name)](typed, values)))
     else:
-        moved = scope.emit(relax.Call(view.op, [codes, *view.args[1:]], view.attrs))
-    return call("dequantize", DequantizeConfig(axis), moved, scale, zero_point)
+        moved = scope.emit(relax.Call(view.op, [found.codes, *view.args[1:]], view.attrs))
+    arrays = scale.astype(np.float32), zero_point.astype(np.int32)
+    return call("dequantize", DequantizeConfig(-1), moved, *arrays)
+
+
+def _viewed(view: relax.Call, values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Values that broadcast against a tensor of ``shape``, as they broadcast against its view."""
+    if not values.ndim:
+        return values
+    return compressed(VIEWS[str(view.op.name)](view, np.broadcast_to(values, shape)))
 
 
 def _join(scope: Scope, concat: relax.Call) -> relax.Expr | None:
@@ -45,7 +63,9 @@ def _join(scope: Scope, concat: relax.Call) -> relax.Expr | None:
     sources = [scope.producer(part) for part in concat.args[0].fields]
     parts = [quantized(scope, source) for source in sources]
     formats = {
-        None if part is None or part.axis >= 0 else (part.scale.item(), part.zero_point.item())
+        None
+        if part is None or part.scale.ndim or part.zero_point.ndim
+        else (part.scale.item(), part.zero_point.item())
         for part in parts
     }
     dtypes = {part.spec.dtype for part in parts if part is not None}
@@ -54,11 +74,3 @@ def _join(scope: Scope, concat: relax.Call) -> relax.Expr | None:
     codes = scope.emit(relax.op.concat([source.args[0] for source in sources], concat.attrs.axis))
     _, scale, zero_point, _ = sources[0].args
     return call("dequantize", DequantizeConfig(-1), codes, scale, zero_point)
-
-
-def _axes(view: relax.Call) -> list[int]:
-    """Axes of a permutation; none given means reversed."""
-    rank = len(TensorSpec.of(view.args[0]).shape)
-    if view.attrs.axes is None:
-        return list(range(rank))[::-1]
-    return [int(axis) % rank for axis in view.attrs.axes]

@@ -20,7 +20,7 @@ from math import log2 as real_log2
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tvm_passes.errors import LoweringError
 from tvm_passes.numerics import (
@@ -37,7 +37,7 @@ from tvm_passes.numerics import (
     saturate,
 )
 from tvm_passes.ops.attention import (
-    distance_factor,
+    distance_factors,
     heads_first,
     infer_attention,
     logit_distance,
@@ -47,6 +47,7 @@ from tvm_passes.ops.attention import (
 from tvm_passes.ops.base import Operator, TensorSpec, register
 from tvm_passes.ops.elementwise import rescaling
 from tvm_passes.ops.gemm import exact_matmul
+from tvm_passes.ops.heads import PerHead, along_heads, per_head
 
 Array = NDArray[Any]
 
@@ -56,6 +57,8 @@ ONE = real_log2(EXP2_CODE_COEFFICIENTS[0])  # of the code that stands for the gr
 @dataclass(frozen=True)
 class AdaLogAttentionConfig:
     """Heads, the way from logits to codes, and the format of the output.
+
+    What depends on the scales of q, k and v may differ between heads.
 
     Attributes:
         heads: H.
@@ -80,18 +83,18 @@ class AdaLogAttentionConfig:
 
     heads: int
     zero_q: int
-    right: int
-    left: int
-    logit_multiplier: int
-    code_right: int
-    code_left: int
-    code_multiplier: int
+    right: PerHead
+    left: PerHead
+    logit_multiplier: PerHead
+    code_right: PerHead
+    code_left: PerHead
+    code_multiplier: PerHead
     log_offset: int
     log_multiplier: int
     log_shift: int
     fraction_bits: int
     code_max: int
-    multiplier: int
+    multiplier: PerHead
     zero_point: int
     qmin: int
     qmax: int
@@ -100,10 +103,10 @@ class AdaLogAttentionConfig:
 
 def adalog_attention_config(
     heads: int,
-    scale: float,
+    scale: ArrayLike,
     steps: float,
     bits: int,
-    ratio: float,
+    ratio: ArrayLike,
     out_scale: float = 1.0,
     zero_q: int = 0,
     zero_point: int = 0,
@@ -114,10 +117,12 @@ def adalog_attention_config(
 
     Args:
         heads: H.
-        scale: real value of one step of the logits: of q times of k, the 1 / sqrt(D) included.
+        scale: real value of one step of the logits: of q times of k, the 1 / sqrt(D) included; one
+            for all heads, or [H].
         steps: codes of an octave, 37 / q.
         bits: width of a code, at most 8.
-        ratio: real value of one step of the table times one of v, over one step of the output.
+        ratio: real value of one step of the table times one of v, over one step of the output;
+            likewise.
         out_scale: probability that code 0 stands for, at least 1.
         zero_q: zero point of q.
         zero_point: zero point of the output.
@@ -131,8 +136,9 @@ def adalog_attention_config(
         raise LoweringError(
             f"attention with AdaLog codes of {bits} bits, {steps} to an octave, scale {out_scale}"
         )
-    if not 0 <= ratio < 1.0:
-        raise LoweringError(f"attention: one step of the products is {ratio} steps of the output")
+    ratios = np.asarray(ratio, np.float64).ravel()
+    if not np.all((ratios >= 0) & (ratios < 1.0)):
+        raise LoweringError(f"attention: one step of the products is {ratios} steps of the output")
     fraction_bits = min(14 - bits, 8)  # distances that saturate reach the code of zero
     fine = steps * 2.0**fraction_bits
     log = FixedPoint.from_real(fine * 2.0**-LOG2_BITS)
@@ -140,14 +146,14 @@ def adalog_attention_config(
     return AdaLogAttentionConfig(
         heads,
         zero_q,
-        *distance_factor(scale, 2.0**EXP2_CODE_BITS),
-        *distance_factor(scale, fine),
+        *distance_factors(scale, 2.0**EXP2_CODE_BITS),
+        *distance_factors(scale, fine),
         round((real_log2(out_scale) - ONE) * 2.0**LOG2_BITS),
         int(log.multiplier),
         int(log.shift),
         fraction_bits,
         (1 << bits) - 1,
-        int(rescaling(ratio).multiplier),
+        per_head(int(rescaling(each).multiplier) for each in ratios),
         zero_point,
         qmin,
         qmax,
@@ -156,7 +162,7 @@ def adalog_attention_config(
 
 
 def adalog_codes(config: AdaLogAttentionConfig, distance: Array) -> Array:
-    """uint8 codes of distances <= 0, rows along the last axis."""
+    """uint8 codes of distances <= 0, [B, H, M, N]."""
     factor = config.right, config.left, config.logit_multiplier
     total = exp2_codes(scaled_distance(distance, *factor)).sum(-1, keepdims=True)
     row = requantize(log2(total) + config.log_offset, config.log_multiplier, config.log_shift)
@@ -181,14 +187,14 @@ def _reference(
     distance = logit_distance(config.heads, config.zero_q, q, k, bias)
     weights = table[adalog_codes(config, distance)].astype(np.int64)
     total = exact_matmul(weights, heads_first(v, config.heads))
-    value = rescale(total, config.multiplier) + config.zero_point
+    value = rescale(total, along_heads(config.multiplier)) + config.zero_point
     return tokens_first(saturate(value, config.qmin, config.qmax, config.dtype))
 
 
 def _infer(config: AdaLogAttentionConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
     if specs[3] != TensorSpec((256,), "int16"):
         raise LoweringError(f"adalog_attention with a table {specs[3]}")
-    return infer_attention(config.heads, config.dtype, [*specs[:3], *specs[4:]])
+    return infer_attention(config, [*specs[:3], *specs[4:]])
 
 
 register(Operator("adalog_attention", AdaLogAttentionConfig, _infer, _reference))

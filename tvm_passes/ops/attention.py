@@ -30,7 +30,7 @@ from math import frexp, ldexp, log
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tvm_passes.errors import LoweringError
 from tvm_passes.numerics import (
@@ -45,6 +45,7 @@ from tvm_passes.numerics import (
 )
 from tvm_passes.ops.base import Operator, TensorSpec, register
 from tvm_passes.ops.gemm import exact_matmul
+from tvm_passes.ops.heads import PerHead, along_heads, per_head
 
 Array = NDArray[Any]
 
@@ -59,6 +60,8 @@ INVERSE_BITS = 14  # of the division: the least sum is 32639
 @dataclass(frozen=True)
 class AttentionConfig:
     """Heads, formats of the operands and of the output.
+
+    What depends on the scales of q, k and v may differ between heads.
 
     Attributes:
         heads: H.
@@ -78,11 +81,11 @@ class AttentionConfig:
     heads: int
     zero_q: int
     zero_v: int
-    right: int
-    left: int
-    logit_multiplier: int
-    multiplier: int
-    shift: int
+    right: PerHead
+    left: PerHead
+    logit_multiplier: PerHead
+    multiplier: PerHead
+    shift: PerHead
     zero_point: int
     qmin: int
     qmax: int
@@ -91,8 +94,8 @@ class AttentionConfig:
 
 def attention_config(
     heads: int,
-    scale: float,
-    ratio: float,
+    scale: ArrayLike,
+    ratio: ArrayLike,
     zero_q: int = 0,
     zero_v: int = 0,
     zero_point: int = 0,
@@ -103,8 +106,9 @@ def attention_config(
 
     Args:
         heads: H.
-        scale: real value of one step of the logits: of q times of k, the 1 / sqrt(D) included.
-        ratio: scale of v over scale of the output, above 2^-16 and below 2^12.
+        scale: real value of one step of the logits: of q times of k, the 1 / sqrt(D) included; one
+            for all heads, or [H].
+        ratio: scale of v over scale of the output, above 2^-16 and below 2^12; likewise.
         zero_q: zero point of q.
         zero_v: zero point of v.
         zero_point: zero point of the output.
@@ -114,26 +118,30 @@ def attention_config(
     Raises:
         LoweringError: a scale is out of range.
     """
-    right, left, m = distance_factor(scale, 2.0**EXP2_CODE_BITS)
-    if not 2.0**-16 < ratio < 2.0**12:
-        raise LoweringError(f"attention: one step of v is {ratio} steps of the output")
-    output = FixedPoint.from_real(ratio)
-    shift = INVERSE_BITS + int(output.shift) - output.left
+    ratios = np.asarray(ratio, np.float64).ravel()
+    if not np.all((2.0**-16 < ratios) & (ratios < 2.0**12)):
+        raise LoweringError(f"attention: one step of v is {ratios} steps of the output")
+    outputs = [FixedPoint.from_real(each) for each in ratios]
     qmin, qmax = codes or INT_RANGE[dtype]
     return AttentionConfig(
         heads,
         zero_q,
         zero_v,
-        right,
-        left,
-        m,
-        int(output.multiplier),
-        shift,
+        *distance_factors(scale, 2.0**EXP2_CODE_BITS),
+        per_head(int(output.multiplier) for output in outputs),
+        per_head(INVERSE_BITS + int(output.shift) - output.left for output in outputs),
         zero_point,
         qmin,
         qmax,
         dtype,
     )
+
+
+def distance_factors(scale: ArrayLike, steps: float) -> tuple[PerHead, PerHead, PerHead]:
+    """``distance_factor`` of every head, or of all: ``scale`` is a scalar, or [H]."""
+    scales = np.asarray(scale, np.float64).ravel()
+    right, left, m = zip(*(distance_factor(float(each), steps) for each in scales), strict=True)
+    return per_head(right), per_head(left), per_head(m)
 
 
 def distance_factor(scale: float, steps: float) -> tuple[int, int, int]:
@@ -157,12 +165,12 @@ def distance_factor(scale: float, steps: float) -> tuple[int, int, int]:
     return right, min(left, MOST_LEFT), m
 
 
-def scaled_distance(distance: Array, right: int, left: int, m: int) -> Array:
-    """int32 distances <= 0 in the steps that ``distance_factor`` was asked for, int16."""
-    if right:
-        distance = rounding_shift(distance, right)
-    steps = saturate(distance, *INT_RANGE["int16"], "int16").astype(np.int64) << left
-    return mulhrs(np.maximum(steps, INT_RANGE["int16"][0]), m)
+def scaled_distance(distance: Array, right: PerHead, left: PerHead, m: PerHead) -> Array:
+    """Distances <= 0, [B, H, M, N], in the steps that ``distance_factor`` was asked for, int16."""
+    shift = along_heads(right)
+    distance = np.where(shift, rounding_shift(distance, np.maximum(shift, 1)), distance)
+    steps = saturate(distance, *INT_RANGE["int16"], "int16").astype(np.int64) << along_heads(left)
+    return mulhrs(np.maximum(steps, INT_RANGE["int16"][0]), along_heads(m))
 
 
 def heads_first(x: Array, heads: int) -> Array:
@@ -200,37 +208,40 @@ def _reference(
     weights = exp2_codes(scaled_distance(distance, *factor))
     values = heads_first(v, config.heads)
     total = weights.sum(-1, keepdims=True)
-    inverse = (np.int64(config.multiplier) << INVERSE_BITS) // total
+    inverse = (along_heads(config.multiplier) << INVERSE_BITS) // total
     mean = mulhi(exact_matmul(weights, values), inverse) + mulhi(-config.zero_v * total, inverse)
-    codes = rounding_shift(mean, config.shift) + config.zero_point
+    codes = rounding_shift(mean, along_heads(config.shift)) + config.zero_point
     codes = saturate(codes, config.qmin, config.qmax, config.dtype)
     return tokens_first(codes)
 
 
-def infer_attention(heads: int, dtype: str, specs: Sequence[TensorSpec]) -> TensorSpec:
+def infer_attention(config: Any, specs: Sequence[TensorSpec]) -> TensorSpec:
     """Type of attention over q, k, v and perhaps a bias.
+
+    Args:
+        config: of one of the operators, with ``heads`` and ``dtype``.
+        specs: q, k, v and perhaps a bias.
 
     Raises:
         LoweringError: the shapes or types do not fit, or sums may overflow.
     """
     q, k, v, *bias = specs
+    heads = config.heads
     batch, tokens, width = q.shape
     keys = k.shape[1]
     if k.shape != (batch, keys, width) or v.shape[:2] != (batch, keys):
         raise LoweringError(f"attention of q {q.shape}, k {k.shape} and v {v.shape}")
     if any(spec.dtype != "int8" for spec in (q, k, v)) or width % heads or v.shape[2] % heads:
         raise LoweringError(f"attention of {specs} with {heads} heads: int8 codes are needed")
+    if any(len(each) != heads for each in vars(config).values() if isinstance(each, tuple)):
+        raise LoweringError(f"attention of {heads} heads with scales of another number of heads")
     if keys > MOST_KEYS or width // heads > MOST_WIDTH:
         raise LoweringError(f"attention over {keys} keys of {width // heads} codes may overflow")
     logits = (batch, heads, tokens, keys)
     shape = ((1,) * 4 + bias[0].shape)[-4:] if bias else logits
     if any(extent not in (1, full) for extent, full in zip(shape, logits, strict=True)):
         raise LoweringError(f"attention: a bias of shape {bias[0].shape} does not fit {logits}")
-    return TensorSpec((batch, tokens, v.shape[2]), dtype)
+    return TensorSpec((batch, tokens, v.shape[2]), config.dtype)
 
 
-def _infer(config: AttentionConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
-    return infer_attention(config.heads, config.dtype, specs)
-
-
-register(Operator("attention", AttentionConfig, _infer, _reference))
+register(Operator("attention", AttentionConfig, infer_attention, _reference))

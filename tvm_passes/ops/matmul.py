@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvm_passes.errors import LoweringError
 from tvm_passes.numerics import rescale, saturate
 from tvm_passes.ops.base import Operator, TensorSpec, register
 from tvm_passes.ops.gemm import exact_matmul
+from tvm_passes.ops.heads import PerHead, along_heads
 
 Array = NDArray[Any]
 
@@ -24,7 +26,8 @@ class MatmulConfig:
         zero_b: zero point of b.
         raw: return the int32 accumulators; the fields below are then unused.
         left: static pre-shift.
-        multiplier: multiplier of the output, a ``Rescale``.
+        multiplier: multiplier of the output, a ``Rescale``; one for all matrices, or one for each
+            head, which the last leading dimension is.
         zero_point: zero point of the output.
         qmin: least output code.
         qmax: greatest output code.
@@ -36,7 +39,7 @@ class MatmulConfig:
     zero_b: int
     raw: bool
     left: int
-    multiplier: int
+    multiplier: PerHead
     zero_point: int
     qmin: int
     qmax: int
@@ -51,12 +54,14 @@ def _reference(config: MatmulConfig, a: Array, b: Array) -> Array:
     )
     if config.raw:
         return acc.astype(np.int32)
-    value = rescale(acc, config.multiplier, config.left) + config.zero_point
+    value = rescale(acc, along_heads(config.multiplier), config.left) + config.zero_point
     return saturate(value, config.qmin, config.qmax, config.dtype)
 
 
 def _infer(config: MatmulConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
     a, b = specs
+    if isinstance(config.multiplier, tuple) and a.shape[-3:-2] != (len(config.multiplier),):
+        raise LoweringError(f"matmul of {a.shape} with {len(config.multiplier)} multipliers")
     columns = b.shape[-2] if config.transpose_b else b.shape[-1]
     return TensorSpec((*a.shape[:-1], columns), config.dtype)
 

@@ -3,7 +3,8 @@
 These operators stand between float tensors of the imported module. The lowering replaces every
 ``quantize(op(dequantize(codes)))`` by one integer operator; the references here define what the
 imported module means. Arguments of the four conversions: tensor, scale (float32), and zero point
-(int32) for the uniform ones; scale and zero point are scalars, or 1-D along ``axis``.
+(int32) for the uniform ones; scale and zero point are scalars, or 1-D along ``axis``. Between the
+passes those of ``dequantize`` may also broadcast against the tensor.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,10 @@ class QuantizeConfig:
 
 @dataclass(frozen=True)
 class DequantizeConfig:
-    """``dequantize`` back to float32; ``axis`` as in ``QuantizeConfig``."""
+    """``dequantize`` back to float32; ``axis`` as in ``QuantizeConfig``.
+
+    With axis -1 scales may also have the rank of the tensor, and broadcast against it.
+    """
 
     axis: int
     dtype: str = "float32"
@@ -92,8 +96,11 @@ class NormalizeConfig:
     dtype: str = "float32"
 
 
-def _along(values: Array, axis: int, rank: int) -> Array:
-    """Scales shaped for broadcasting against a tensor of ``rank``."""
+def along_axis(values: Array, axis: int, rank: int) -> Array:
+    """Scales along ``axis``, [] without one, shaped to broadcast against a tensor of ``rank``.
+
+    Where there is no axis and scales vary, they have the rank of the tensor already.
+    """
     if axis < 0 or values.ndim == 0:
         return values
     shape = [1] * rank
@@ -102,14 +109,14 @@ def _along(values: Array, axis: int, rank: int) -> Array:
 
 
 def _quantize(config: QuantizeConfig, x: Array, scale: Array, zero_point: Array) -> Array:
-    steps = np.floor(x / _along(scale, config.axis, x.ndim) + 0.5)
-    codes = steps + _along(zero_point, config.axis, x.ndim)
+    steps = np.floor(x / along_axis(scale, config.axis, x.ndim) + 0.5)
+    codes = steps + along_axis(zero_point, config.axis, x.ndim)
     return np.clip(codes, config.qmin, config.qmax).astype(config.dtype)
 
 
 def _dequantize(config: DequantizeConfig, codes: Array, scale: Array, zero_point: Array) -> Array:
-    steps = codes.astype(np.int64) - _along(zero_point, config.axis, codes.ndim)
-    return (steps * _along(scale, config.axis, codes.ndim)).astype(np.float32)
+    steps = codes.astype(np.int64) - along_axis(zero_point, config.axis, codes.ndim)
+    return (steps * along_axis(scale, config.axis, codes.ndim)).astype(np.float32)
 
 
 def _quantize_log(config: QuantizeLogConfig, x: Array, scale: Array) -> Array:

@@ -12,7 +12,7 @@ AdaLog codes need no division: ``-log_b(p) = (t + log2(sum(e))) / log2(b)`` is a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log
+from math import ceil, frexp, log
 from math import log2 as real_log2
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tvm_passes.errors import LoweringError
 from tvm_passes.numerics import (
     EXP2_BITS,
+    INT_RANGE,
     LOG2_BITS,
     FixedPoint,
     exp2_negative,
@@ -51,7 +52,8 @@ class SoftmaxConfig:
         multiplier: fixed-point multiplier from d to t.
         shift: its shift.
         limit: d is clamped to this, far beyond the last exponent that matters.
-        bits: probabilities have scale ``2^-bits``; 0 for AdaLog codes.
+        bits: probabilities have scale ``2^-bits``, over ``factor`` in Q31 where that is not 0; for
+            AdaLog codes this is 0.
         code_multiplier: fixed-point multiplier from t to AdaLog codes, else 0.
         code_shift: its shift.
         code_offset: binary logarithm of the AdaLog scale, Q14.
@@ -59,6 +61,7 @@ class SoftmaxConfig:
         qmin: least output code.
         qmax: greatest output code; of AdaLog the one that stands for zero.
         dtype: int16, int8 or uint8 (AdaLog).
+        factor: of the reciprocals, Q31, in [2^30, 2^31); 0 for a scale that is a power of two.
     """
 
     right: int
@@ -74,6 +77,7 @@ class SoftmaxConfig:
     qmin: int
     qmax: int
     dtype: str
+    factor: int = 0
 
 
 def softmax_config(scale: float, dtype: str = "int16", bits: int | None = None) -> SoftmaxConfig:
@@ -92,8 +96,38 @@ def softmax_config(scale: float, dtype: str = "int16", bits: int | None = None) 
         raise LoweringError(f"softmax to {dtype} with {bits} bits: use int16 or int8")
     bits = widest if bits is None else bits
     zero_point = -128 if dtype == "int8" else 0
-    qmax = zero_point + (1 << bits) - 1
-    return SoftmaxConfig(*_exponent(scale), bits, 0, 1, 0, zero_point, zero_point, qmax, dtype)
+    greatest = zero_point + (1 << bits) - 1
+    return uniform_softmax_config(scale, 2.0**-bits, zero_point, greatest, dtype)
+
+
+def uniform_softmax_config(
+    scale: float, out_scale: float, zero_point: int, qmax: int, dtype: str
+) -> SoftmaxConfig:
+    """Probabilities p of logits with ``scale``: ``floor(p / out_scale + 1/2) + zero_point``.
+
+    Codes are clamped to ``qmax``. They differ from exact ones only where ``p / out_scale`` lies
+    within ``5e-6 / out_scale`` of a boundary, and then by one.
+
+    Args:
+        scale: real value of one step of x.
+        out_scale: real value of one step of the output, in [2^-15, 1].
+        zero_point: the code of zero, the least that occurs.
+        qmax: greatest code.
+        dtype: int8 or int16.
+
+    Raises:
+        LoweringError: a scale is out of range, or there are no such codes.
+    """
+    if dtype not in ("int8", "int16") or not 2.0**-15 <= out_scale <= 1.0:
+        raise LoweringError(f"softmax to {dtype} with scale {out_scale}: int8 or int16, 2^-15 to 1")
+    if not INT_RANGE[dtype][0] <= zero_point < qmax <= INT_RANGE[dtype][1]:
+        raise LoweringError(f"softmax to {dtype} codes from {zero_point} to {qmax}")
+    mantissa, bits = frexp(1.0 / out_scale)
+    factor = min(int(mantissa * 2.0**31 + 0.5), INT32_MAX)
+    if mantissa == 0.5 and bits > 1:
+        bits, factor = bits - 1, 0
+    output = zero_point, zero_point, qmax, dtype, factor
+    return SoftmaxConfig(*_exponent(scale), bits, 0, 1, 0, *output)
 
 
 def adalog_softmax_config(scale: float, q: int, bits: int, out_scale: float = 1.0) -> SoftmaxConfig:
@@ -148,6 +182,8 @@ def _reference(config: SoftmaxConfig, x: Array, bias: Array | None = None) -> Ar
         codes = requantize(exponent + row, config.code_multiplier, config.code_shift)
         return saturate(codes, config.qmin, config.qmax, config.dtype)
     inverse, length = reciprocal(total)
+    if config.factor:
+        inverse = mulhi(inverse, config.factor)
     shift = length - 1 - config.bits
     inverse = np.where(shift > 31, 0, inverse)  # all below half a code
     codes = rounding_shift(mulhi(weights, inverse), np.minimum(shift, 31)) + config.zero_point

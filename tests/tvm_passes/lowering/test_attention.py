@@ -154,7 +154,7 @@ def test_softmax_over_another_axis_is_refused() -> None:
     assert operators(apply_rules(attention(axis=3), *RULES)) == ["matmul", "softmax"]
 
 
-@pytest.mark.parametrize("out", [(0.01, 0, "int16"), (2.0**-8, 0, "int8"), (1.0, 0, "uint8")])
+@pytest.mark.parametrize("out", [(2.0**-16, 0, "int16"), (1.5, 0, "int8"), (1.0, 0, "uint8")])
 def test_other_formats_of_probabilities_are_refused(out: tuple[Any, ...]) -> None:
     with pytest.raises(LoweringError, match="attn.softmax"):
         apply_rules(attention(out=out), *RULES)

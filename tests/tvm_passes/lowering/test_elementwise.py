@@ -153,7 +153,7 @@ def test_sums_of_anything_else_are_left_alone() -> None:
 
 def test_an_operand_with_a_scale_per_channel_is_refused() -> None:
     def body(graph: Graph, a: relax.Var, b: relax.Var) -> relax.Expr:
-        left = graph.dequantize(a, np.full(6, 0.1), np.zeros(6), axis=2)
+        left = graph.dequantize(a, np.arange(1, 7) * 0.1, np.zeros(6), axis=2)
         return graph.quantize(graph.emit(relax.op.add(left, graph.dequantize(b, 1.0))), 1.0)
 
     with pytest.raises(LoweringError, match="y: an operand needs one scale"):

@@ -12,6 +12,7 @@ from tvm_passes.lowering.quantized import (
     Quantized,
     array_of,
     code_range,
+    compressed,
     constant_of,
     origin,
     output_format,
@@ -89,15 +90,44 @@ def test_a_factor_out_of_range_names_the_tensor(scale: float) -> None:
         TARGET.multiplier(scale)
 
 
-@pytest.mark.parametrize(("axis", "offset"), [(1, 0.0), (-1, 0.17)])
-def test_a_tensor_without_one_scale_is_no_scalar_operand(axis: int, offset: float) -> None:
-    tensor = Quantized(X, np.array(1.0), np.array(0), axis, offset)
+@pytest.mark.parametrize(("scale", "offset"), [([[1.0, 2.0]], 0.0), (1.0, 0.17)])
+def test_a_tensor_without_one_scale_is_no_scalar_operand(scale: Any, offset: float) -> None:
+    tensor = Quantized(X, np.array(scale), np.array(0), offset)
     with pytest.raises(LoweringError, match="fc: an operand needs one scale"):
         tensor.scalar("fc")
 
 
-def test_an_output_with_a_scale_per_channel_is_refused() -> None:
-    config = QuantizeConfig(-128, 127, 1, "int8", "fc")
-    arrays = np.ones(3, np.float32), np.zeros(3, np.int32)
-    with pytest.raises(LoweringError, match="fc: an operator's output needs one constant scale"):
-        output_format(call("quantize", config, X, *arrays))
+def test_scales_lie_along_the_one_axis_that_is_asked_for() -> None:
+    each = Quantized(X, np.array([[1.0, 2.0, 4.0]]), np.array(5))
+    scales, zero_point = each.along(1, "fc")
+    assert (scales.tolist(), zero_point) == ([1.0, 2.0, 4.0], 5)
+    assert Quantized(X, np.array(0.5), np.array(5)).along(0, "fc") == (0.5, 5)
+    with pytest.raises(LoweringError, match=r"fc: .* scales of shape \[1, 3\] .* axis 0 only"):
+        each.along(0, "fc")
+    zeros = Quantized(X, np.array(1.0), np.array([[1, 2, 3]]))
+    with pytest.raises(LoweringError, match=r"zero points of shape \[1, 3\]"):
+        zeros.along(1, "fc")
+
+
+def test_what_is_constant_along_an_axis_does_not_vary() -> None:
+    values = np.broadcast_to(np.array([[1.0], [2.0]]), (2, 3))
+    np.testing.assert_array_equal(compressed(values), [[1.0], [2.0]])
+    assert compressed(np.full((4, 1), 7)).shape == ()
+
+
+def channels(scale: list[float], zero_point: list[int], axis: int = 1) -> relax.Call:
+    config = QuantizeConfig(-128, 127, axis, "int8", "fc")
+    return call("quantize", config, X, np.float32(scale), np.int32(zero_point))
+
+
+def test_an_output_may_have_a_scale_per_channel_where_its_operator_has_channels() -> None:
+    found = output_format(channels([1.0, 4.0, 2.0], [3] * 3), 1)
+    assert (found.scale, found.zero_point) == (4.0, 3)
+    assert found.multiplier(1.0).real().tolist() == [1.0, 0.25, 0.5]
+    for equal in (output_format(channels([2.0] * 3, [3] * 3), axis) for axis in (None, 0, 1)):
+        assert (equal.scale, equal.channels) == (2.0, None)
+    for axis in (None, 0):
+        with pytest.raises(LoweringError, match="fc: an operator's output needs one constant scal"):
+            output_format(channels([1.0, 4.0, 2.0], [3] * 3), axis)
+    with pytest.raises(LoweringError, match="fc: an operator's output needs one constant zero"):
+        output_format(channels([1.0] * 3, [3, 3, 4]), 1)

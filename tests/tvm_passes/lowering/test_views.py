@@ -1,5 +1,7 @@
 """Views act on codes: dequantize moves below them."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from tvm import relax
@@ -16,8 +18,10 @@ from tests.tvm_passes.modules import (
     text,
 )
 from tests.tvm_passes.run_kernel import codes
+from tvm_passes.lowering.quantized import is_integer_call
 from tvm_passes.lowering.views import sink_dequantize
 from tvm_passes.ops.qdq import DequantizeConfig, DequantizeLogConfig
+from tvm_passes.rewrite import main_bindings
 
 D, LOG = text(DequantizeConfig(-1)), text(DequantizeLogConfig(37, 4, 0.0))
 
@@ -86,26 +90,51 @@ def test_every_view_moves_above_dequantize() -> None:
     np.testing.assert_array_equal(float_value(Before, x), float_value(After, x))
 
 
-@pytest.mark.parametrize("axes", [[2, 0, 1], [0, 2, 1], None])
-def test_the_axis_of_the_scales_moves_with_a_permutation(axes: list[int] | None) -> None:
+VIEWS: dict[str, Callable[[relax.Expr], relax.Expr]] = {
+    "to the front": lambda x: relax.op.permute_dims(x, [2, 0, 1]),
+    "to the end": lambda x: relax.op.permute_dims(x, [0, 2, 1]),
+    "reversed": relax.op.permute_dims,
+    "joined": lambda x: relax.op.reshape(x, (2, 12)),
+    "split": lambda x: relax.op.reshape(x, (2, 1, 3, 2, 2)),
+    "across": lambda x: relax.op.reshape(x, (2, 2, 2, 3)),
+    "sliced": lambda x: relax.op.strided_slice(x, [1, 2], [1, 0], [3, 4], [1, 3]),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_scales_of_channels_move_with_every_view(name: str) -> None:
     def body(graph: Graph, x: relax.Var) -> relax.Expr:
         real = graph.dequantize(x, [0.1, 0.2, 0.4], [1, -2, 3], axis=1)
-        return graph.emit(relax.op.permute_dims(real, axes))
+        return graph.emit(VIEWS[name](real))
 
     before = build([((2, 3, 4), "int8")], body)
     after = apply_rules(before, sink_dequantize)
-    assert operators(after) == ["permute_dims", "dequantize"]
+    (view,) = set(operators(after)) - {"dequantize"}
+    assert operators(after) == [view, "dequantize"]
     x = codes("int8", 2, 3, 4)
     np.testing.assert_array_equal(float_value(before, x), float_value(after, x))
 
 
-def test_a_reshape_of_scales_per_channel_stays() -> None:
-    def body(graph: Graph, x: relax.Var) -> relax.Expr:
-        real = graph.dequantize(x, [0.1, 0.2, 0.4], [1, -2, 3], axis=1)
-        return graph.emit(relax.op.reshape(real, (2, 12)))
+def test_heads_keep_one_scale_each() -> None:
+    """[1, N, 3 * H * D], with scales per head, becomes [1, H, N, D] of q, and of k and v alike."""
+    heads, width = np.repeat([0.1, 0.2, 0.4, 0.8, 0.8, 0.8], 4), 4
 
-    before = build([((2, 3, 4), "int8")], body)
-    assert_rewrites(before, before, sink_dequantize)
+    def body(graph: Graph, x: relax.Var) -> relax.Expr:
+        y = graph.dequantize(x, heads, np.full(24, 5), axis=2)
+        y = graph.emit(relax.op.reshape(y, (1, 7, 3, 2, width)))
+        y = graph.emit(relax.op.permute_dims(y, [2, 0, 3, 1, 4]))
+        q, k, v = (relax.op.strided_slice(y, [0], [i], [i + 1]) for i in range(3))
+        q = graph.emit(relax.op.reshape(q, (1, 2, 7, width)))
+        return graph.emit(relax.op.matmul(q, graph.emit(relax.op.reshape(v, (1, 2, width, 7)))))
+
+    after = apply_rules(build([((1, 7, 24), "int8")], body), sink_dequantize)
+    scales = [
+        binding.value.args[1].value.numpy()
+        for binding in main_bindings(after)
+        if is_integer_call(binding.value, "dequantize")
+    ]
+    assert [scale.shape for scale in scales] == [(1, 2, 1, 1), ()]
+    np.testing.assert_array_equal(scales[0].ravel(), np.float32([0.1, 0.2]))
 
 
 def test_constant_weights_are_permuted_at_once() -> None:
