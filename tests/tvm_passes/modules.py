@@ -32,7 +32,7 @@ def quantize_config(
     axis: int = -1,
     codes: tuple[int, int] | None = None,
 ) -> QuantizeConfig:
-    """``codes``, or the range of ``dtype``; int16 without its lowest code, as quantizers have it."""
+    """The whole range of ``dtype``; int16 without its lowest code, as quantizers have it."""
     low, high = INT_RANGE[dtype]
     least, greatest = codes or (low + (dtype == "int16"), high)
     return QuantizeConfig(least, greatest, axis, dtype, name)

@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 import tvm
 from numpy.typing import NDArray
+from tvm import relax
 
+from tvm_passes.interpret import VIEWS
 from tvm_passes.kernels.isa import ISAS, Isa
 from tvm_passes.kernels.registry import KERNELS, Kernel
+from tvm_passes.lowering.quantized import array_of
 from tvm_passes.numerics import INT_RANGE
-from tvm_passes.ops.base import OPERATORS, TensorSpec
+from tvm_passes.ops.base import OPERATORS, TensorSpec, config_of, operator_of
+from tvm_passes.rewrite import MAIN, main_bindings
 
 Array = NDArray[Any]
 
@@ -99,6 +103,28 @@ def check_all(calls: Sequence[Call], isa: str) -> None:
         expected = OPERATORS[name].reference(config, *arrays)
         assert (expected.dtype, expected.shape) == (got.dtype, got.shape), (name, config)
         np.testing.assert_array_equal(got, expected, err_msg=f"{name} {config} on {isa}")
+
+
+def calls_of(mod: tvm.IRModule, *inputs: Array) -> list[Call]:
+    """Calls of every integer operator of ``main``, on the values that the references compute."""
+    values = dict(zip(mod[MAIN].params, inputs, strict=True))
+    calls: list[Call] = []
+
+    def value(expr: relax.Expr) -> Array:
+        constant = array_of(expr)
+        return values[expr] if constant is None else constant
+
+    for binding in main_bindings(mod):
+        expr, operator = binding.value, operator_of(binding.value)
+        if operator is not None:
+            calls.append((operator.name, config_of(expr), list(map(value, expr.args[:-1]))))
+            values[binding.var] = operator.reference(calls[-1][1], *calls[-1][2])
+        elif isinstance(expr, relax.Call):
+            view = VIEWS[str(expr.op.name)](expr, value(expr.args[0]))
+            values[binding.var] = np.ascontiguousarray(view)
+        else:
+            values[binding.var] = value(expr)
+    return calls
 
 
 def _packed(case: Case) -> list[Array]:

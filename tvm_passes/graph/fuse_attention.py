@@ -78,8 +78,7 @@ def _config(
 ) -> AttentionConfig | AdaLogAttentionConfig | None:
     """The configuration of the fused operator, or None if it cannot stand for the others."""
     _, heads, _, keys = scores.shape
-    common = isinstance(first.multiplier, tuple) and first.dtype == "int32"  # scale of all heads
-    if not (first.raw or common) or second.raw or keys > MOST_KEYS:
+    if first.dtype != "int32" or first.zero_point or second.raw or keys > MOST_KEYS:
         return None
     make = _probabilities if softmax.bits else _adalog_codes
     try:

@@ -89,8 +89,31 @@ def adalog_calls() -> list[Call]:
     return result
 
 
+# octaves of a step of the logits of each head: finer than a Q10 octave, coarser, both
+HEADS = [(3e-5, 5e-4), (0.7, 4e-3), (1e-6, 2e-4, 9e-4, 0.1), (2e-4, 2e-4), (4e-4, 1e-4, 3e-3)]
+
+
+def head_calls() -> list[Call]:
+    """Heads with scales of their own."""
+    result: list[Call] = []
+    for index, octaves in enumerate(HEADS):
+        heads = len(octaves)
+        bias = [] if index % 2 else [logit_bias((heads, 5, 29))]
+        scales = np.array(octaves) * log(2)
+        ratios = 1.3 * 2.0 ** np.linspace(-3, 3, heads)
+        made = attention_config(heads, scales, ratios, 3, index, -2)
+        table, unit = adalog_table(9, 5)
+        log_made = adalog_attention_config(heads, scales, 37 / 9, 5, unit * ratios, zero_q=index)
+        for arrays in operands((1, heads, 5, 29, 17, 8 + index)):
+            result.append(("attention", made, [*arrays, *bias]))
+            result.append(("adalog_attention", log_made, [*arrays, table, *bias]))
+    return result
+
+
 @pytest.mark.parametrize("isa", EVERY_ISA)
-@pytest.mark.parametrize("made", [calls, adalog_calls], ids=["softmax", "adalog"])
+@pytest.mark.parametrize(
+    "made", [calls, adalog_calls, head_calls], ids=["softmax", "adalog", "heads"]
+)
 def test_kernels_equal_their_references(made: Callable[[], list[Call]], isa: str) -> None:
     check_all(made(), isa)
 

@@ -1,5 +1,6 @@
 """``matmul``: bit for bit over odd shapes, zero points at the extremes, raw accumulators."""
 
+from dataclasses import replace
 from math import sqrt
 
 import numpy as np
@@ -53,13 +54,27 @@ def products() -> list[Call]:
             (np.full(a_shape, high), np.full(b_shape, -128)),
         ):
             made = config(dtype, k, zeros, out, swap)
-            calls.append(("matmul", made, [a.astype(dtype), b.astype(np.int8)]))
+            arrays = [a.astype(dtype), b.astype(np.int8)]
+            calls.append(("matmul", made, arrays))
+            if out is not None and len(leading) > 1:  # one multiplier for each head
+                each = tuple(made.multiplier >> head for head in range(leading[-1]))
+                calls.append(("matmul", replace(made, multiplier=each), arrays))
     return calls
 
 
 @pytest.mark.parametrize("isa", EVERY_ISA)
 def test_products_equal_their_references(isa: str) -> None:
     check_all(products(), isa)
+
+
+def test_heads_are_brought_to_one_scale_of_32_bits() -> None:
+    multipliers = tuple(int(Rescale.from_real([each, 1.0]).multiplier[0]) for each in (1, 0.7, 0.1))
+    made = MatmulConfig(False, 3, 0, False, 1, multipliers, 0, *INT_RANGE["int32"], "int32")
+    rng = np.random.default_rng(3)
+    shapes = (2, 3, 5, 20), (2, 3, 20, 9)
+    arrays = [rng.integers(-128, 128, shape).astype(np.int8) for shape in shapes]
+    for isa in ("avx512vnni", "portable", "neon-dotprod"):
+        check_all([("matmul", made, arrays)], isa)
 
 
 @pytest.mark.parametrize("transpose_b", [False, True])

@@ -189,6 +189,59 @@ def test_an_activation_with_a_scale_per_channel_is_refused() -> None:
     assert refused(body, (1, 3, 4, 4)) == "c: input with a scale per channel"
 
 
+OUTPUTS = 0.02 * 2.0 ** np.linspace(-2, 2, 9)  # scales of channels, 16 times apart
+
+
+@pytest.mark.parametrize("function", [None, "relu"])
+def test_a_linear_with_a_scale_per_output(function: str | None) -> None:
+    out = (OUTPUTS, np.full(9, 5), "int8", "q", 2)
+    before = linear(out=out, bias=values(9) * 4, function=function)
+    after = apply_rules(before, *RULES)
+    assert operators(after) == ["linear"]
+    assert_close(before, after, codes("int8", 1, 5, 13))
+
+
+def test_a_convolution_with_a_scale_per_output() -> None:
+    def body(graph: Graph, x: relax.Var) -> relax.Expr:
+        weights = graph.weights(values(9, 3, 3, 3))
+        y = relax.op.nn.conv2d(graph.dequantize(x, 0.02, 4), weights, padding=(1, 1, 1, 1))
+        return graph.quantize(graph.emit(y), OUTPUTS, np.zeros(9), axis=1)
+
+    before = build([((1, 3, 6, 5), "int8")], body)
+    after = apply_rules(before, *RULES)
+    assert operators(after) == ["permute_dims", "pad", "conv2d", "permute_dims"]
+    assert_close(before, after, codes("int8", 1, 3, 6, 5))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scales_along_another_axis_of_a_linear_are_refused(axis: int) -> None:
+    with pytest.raises(LoweringError, match="q: an operator's output needs one constant scale"):
+        apply_rules(linear(out=(np.arange(1.0, 6), np.zeros(5), "int8", "q", axis)), *RULES)
+
+
+def test_a_clamp_at_six_with_a_scale_per_output_is_refused() -> None:
+    before = linear(out=(OUTPUTS, np.zeros(9), "int8", "q", 2), function="relu6")
+    with pytest.raises(LoweringError, match="q: a clamp at 6.0 with a scale per channel"):
+        apply_rules(before, *RULES)
+
+
+@pytest.mark.parametrize("groups", [6, 3])
+def test_groups_may_have_inputs_with_scales_of_their_own(groups: int) -> None:
+    """As the depthwise convolution of values whose heads have scales of their own."""
+
+    def body(graph: Graph, x: relax.Var) -> relax.Expr:
+        scales = np.repeat([0.01, 0.04, 0.16], 2)
+        real = graph.dequantize(x, scales, np.full(6, 3), axis=1)
+        w = graph.weights(values(6, 6 // groups, 3, 3))
+        y = graph.emit(relax.op.nn.conv2d(real, w, padding=(1, 1, 1, 1), groups=groups))
+        return graph.quantize(y, 0.03)
+
+    before = build([((1, 6, 5, 4), "int8")], body)
+    after = apply_rules(before, *RULES)
+    assert operators(after) == ["permute_dims", "pad", "conv2d", "permute_dims"]
+    assert_close(before, after, codes("int8", 1, 6, 5, 4))
+
+
 def test_asymmetric_weights_are_refused() -> None:
     def body(graph: Graph, x: relax.Var) -> relax.Expr:
         w = graph.dequantize(relax.const(codes("int8", 3, 2)), 0.1, 5)
