@@ -14,6 +14,7 @@ from tvm_passes.errors import LoweringError
 from tvm_passes.graph.layout import collapse_views
 from tvm_passes.graph.view_algebra import Permute, Reshape, normalize
 from tvm_passes.graph.views import apply, is_view, trace
+from tvm_passes.kernels.attention_schedule import AnyConfig
 from tvm_passes.lowering.attention import MASKED
 from tvm_passes.lowering.quantized import array_of, is_integer_call
 from tvm_passes.numerics import EXP2_BITS, INT_RANGE, FixedPoint, Rescale
@@ -28,8 +29,14 @@ from tvm_passes.ops.attention import (
 from tvm_passes.ops.base import TensorSpec, call, config_of
 from tvm_passes.ops.matmul import MatmulConfig
 from tvm_passes.ops.softmax import SoftmaxConfig
+from tvm_passes.ops.uniform_attention import UniformAttentionConfig, uniform_attention_config
 from tvm_passes.rewrite import Scope
 
+OPERATOR: dict[type, str] = {
+    AttentionConfig: "attention",
+    AdaLogAttentionConfig: "adalog_attention",
+    UniformAttentionConfig: "uniform_attention",
+}
 HEADS_FIRST = Permute((0, 2, 1, 3))  # and back
 
 
@@ -64,8 +71,7 @@ def fuse_attention(scope: Scope, expr: relax.Call) -> relax.Expr | None:
     bias = [_own_steps(values, first) for values in softmax.args[1:-1]]
     if q is None or k is None or v is None or None in bias:
         return None
-    name = "adalog_attention" if table else "attention"
-    fused = scope.emit(call(name, config, q, k, v, *table, *bias))
+    fused = scope.emit(call(OPERATOR[type(config)], config, q, k, v, *table, *bias))
     batch, heads, queries, _ = TensorSpec.of(scores).shape
     width = TensorSpec.of(v).shape[-1] // heads
     split = Reshape((batch, queries, heads, width))
@@ -75,14 +81,19 @@ def fuse_attention(scope: Scope, expr: relax.Call) -> relax.Expr | None:
 
 def _config(
     first: MatmulConfig, softmax: SoftmaxConfig, second: MatmulConfig, scores: TensorSpec
-) -> AttentionConfig | AdaLogAttentionConfig | None:
+) -> AnyConfig | None:
     """The configuration of the fused operator, or None if it cannot stand for the others."""
     _, heads, _, keys = scores.shape
     if first.dtype != "int32" or first.zero_point or second.raw or keys > MOST_KEYS:
         return None
-    make = _probabilities if softmax.bits else _adalog_codes
     try:
-        return make(heads, first, softmax, second)
+        if not softmax.bits:
+            return _adalog_codes(heads, first, softmax, second)
+        if second.zero_a != softmax.zero_point:
+            return None
+        if softmax.dtype == "int8":
+            return _uniform_codes(heads, first, softmax, second)
+        return _probabilities(heads, first, softmax, second)
     except LoweringError:
         return None
 
@@ -90,12 +101,31 @@ def _config(
 def _probabilities(
     heads: int, first: MatmulConfig, softmax: SoftmaxConfig, second: MatmulConfig
 ) -> AttentionConfig | None:
-    if second.zero_a != softmax.zero_point or softmax.factor:
+    """Codes of 15 bits are as good as none, so that nothing is rounded."""
+    if (softmax.bits, softmax.factor, softmax.qmax) != (15, 0, 2**15 - 1):
         return None
     return attention_config(
         heads,
         _logit_scale(softmax) * _steps(first),
         _steps(second) * 2.0**softmax.bits,
+        zero_q=first.zero_a,
+        zero_v=second.zero_b,
+        zero_point=second.zero_point,
+        dtype=second.dtype,
+        codes=(second.qmin, second.qmax),
+    )
+
+
+def _uniform_codes(
+    heads: int, first: MatmulConfig, softmax: SoftmaxConfig, second: MatmulConfig
+) -> UniformAttentionConfig:
+    factor = softmax.factor * 2.0**-31 if softmax.factor else 1.0
+    return uniform_attention_config(
+        heads,
+        _logit_scale(softmax) * _steps(first),
+        2.0**-softmax.bits / factor,
+        softmax.qmax - softmax.zero_point,
+        _steps(second),
         zero_q=first.zero_a,
         zero_v=second.zero_b,
         zero_point=second.zero_point,

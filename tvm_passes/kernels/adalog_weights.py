@@ -47,6 +47,8 @@ def pack_table(table: NDArray[np.int16], isa: Isa) -> NDArray[np.int8] | NDArray
 class AdaLogWeights:
     """Weights by a table from codes that are normalised already."""
 
+    base = 0  # see ``UniformWeights``
+
     def __init__(
         self, config: AdaLogAttentionConfig, head: Expr, table: Buffer, counted: bool, isa: Isa
     ) -> None:

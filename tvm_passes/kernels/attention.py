@@ -1,4 +1,4 @@
-"""Kernels of ``attention`` and ``adalog_attention``."""
+"""Kernels of ``attention``, ``adalog_attention`` and ``uniform_attention``."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvm_passes.kernels.adalog_weights import AdaLogWeights, pack_table
-from tvm_passes.kernels.attention_head import AnyConfig, Bias, Head, emit_heads
+from tvm_passes.kernels.attention_head import Bias, Head, MakeWeights, emit_heads
 from tvm_passes.kernels.attention_schedule import (
+    AnyConfig,
     AttentionSchedule,
     AttentionShape,
     schedules,
@@ -17,9 +18,11 @@ from tvm_passes.kernels.attention_weights import SoftmaxWeights
 from tvm_passes.kernels.builder import build_kernel
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.registry import Kernel, kernel
+from tvm_passes.kernels.uniform_weights import UniformWeights
 from tvm_passes.ops.adalog_attention import AdaLogAttentionConfig
-from tvm_passes.ops.attention import AttentionConfig
-from tvm_passes.ops.base import OPERATORS, TensorSpec
+from tvm_passes.ops.attention import AttentionConfig, infer_attention
+from tvm_passes.ops.base import TensorSpec
+from tvm_passes.ops.uniform_attention import UniformAttentionConfig
 
 
 def _space(config: AnyConfig, specs: Sequence[TensorSpec], isa: Isa) -> Iterator[AttentionSchedule]:
@@ -34,13 +37,41 @@ def attention(
     schedule: AttentionSchedule | None = None,
 ) -> Kernel:
     """q [B, M, H*D], k [B, N, H*D], v [B, N, H*Dv], and a constant bias that is padded."""
+
+    def weights(head: Head) -> SoftmaxWeights:
+        return SoftmaxWeights(config, head.index, head.schedule.rows, isa)
+
+    return _plain(config, specs, isa, schedule, weights)
+
+
+@kernel("uniform_attention", _space)
+def uniform_attention(
+    config: UniformAttentionConfig,
+    specs: Sequence[TensorSpec],
+    isa: Isa,
+    schedule: AttentionSchedule | None = None,
+) -> Kernel:
+    """As ``attention``."""
+
+    def weights(head: Head) -> UniformWeights:
+        counted = head.values.offset > 0
+        rows = head.schedule.rows, head.padded
+        return UniformWeights(config, head.index, counted, rows, isa)
+
+    return _plain(config, specs, isa, schedule, weights)
+
+
+def _plain(
+    config: AnyConfig,
+    specs: Sequence[TensorSpec],
+    isa: Isa,
+    schedule: AttentionSchedule | None,
+    weights: MakeWeights,
+) -> Kernel:
+    """Of q, k, v and perhaps a bias."""
     bias = Bias.of(specs[3:], specs[1].shape[1], isa)
-    out = OPERATORS["attention"].infer(config, specs)
+    out = infer_attention(config, specs)
     with build_kernel([*specs[:3], *(bias.specs if bias else []), out]) as builder:
-
-        def weights(head: Head) -> SoftmaxWeights:
-            return SoftmaxWeights(config, head.index, head.schedule.rows, isa)
-
         emit_heads(config, specs, isa, schedule, bias, builder.buffers, weights)
 
     def pack(constants: Mapping[int, NDArray[Any]]) -> Mapping[int, NDArray[Any]]:
@@ -58,7 +89,7 @@ def adalog_attention(
 ) -> Kernel:
     """As ``attention``, with the table of the codes, in planes, before the bias."""
     bias = Bias.of(specs[4:], specs[1].shape[1], isa)
-    out = OPERATORS["adalog_attention"].infer(config, specs)
+    out = infer_attention(config, [*specs[:3], *specs[4:]])
     table = pack_table(np.zeros(256, np.int16), isa)
     packed = [*specs[:3], TensorSpec(table.shape, str(table.dtype)), *(bias.specs if bias else [])]
     with build_kernel([*packed, out]) as builder:

@@ -16,6 +16,7 @@ from tvm.tirx import Buffer
 
 from tvm_passes.kernels.adalog_weights import AdaLogWeights
 from tvm_passes.kernels.attention_schedule import (
+    AnyConfig,
     AttentionSchedule,
     AttentionShape,
     default_schedule,
@@ -38,15 +39,13 @@ from tvm_passes.kernels.panel import (
 )
 from tvm_passes.kernels.panel_micro import PanelProduct, add_column_sums
 from tvm_passes.kernels.parallel import tasks
-from tvm_passes.ops.adalog_attention import AdaLogAttentionConfig
-from tvm_passes.ops.attention import AttentionConfig
+from tvm_passes.kernels.uniform_weights import UniformWeights
 from tvm_passes.ops.base import TensorSpec
 
 ABSENT = -(1 << 30)  # logit of a key that pads a register: its weight is zero
 
 
-AnyConfig = AttentionConfig | AdaLogAttentionConfig
-MakeWeights = Callable[["Head"], SoftmaxWeights | AdaLogWeights]
+MakeWeights = Callable[["Head"], SoftmaxWeights | AdaLogWeights | UniformWeights]
 
 
 def emit_heads(
@@ -123,7 +122,8 @@ class Head:
         matrix = isa.matrix is not None
         key_pairs = matrix and schedule.rows % 2 == 0
         self.keys = Panel(shape.width, shape.keys, schedule.key_vectors, isa, key_pairs)
-        self.values = Panel(shape.keys, shape.value_width, schedule.value_vectors, isa, matrix)
+        value_pairs = matrix and schedule.value_rows * planes(shape, isa) % 2 == 0
+        self.values = Panel(shape.keys, shape.value_width, schedule.value_vectors, isa, value_pairs)
         self.key_panel, self.value_panel = self.keys.allocate(), self.values.allocate()
         lanes, rows = isa.lanes, schedule.rows
         step = 32 if isa.simd == "avx512" else 8
@@ -135,12 +135,15 @@ class Head:
         buffer = T.alloc_buffer((size,), "int32")
         self.logits = Rows(buffer, rows)
         self.queries = Rows(buffer, rows, first, isa.dot is not None, self.keys.chunk)
-        count = rows * planes(isa)
+        count = rows * planes(shape, isa)
         codes = T.alloc_buffer((Rows.size(count, self.padded),), self.values.code_dtype)
         self.codes = Rows(codes, count, chunk=self.values.chunk)
         self.greatest = T.alloc_buffer((rows,), "int32")
         self.weights = weights(self)
         self.total = T.alloc_buffer((rows,), "int32")
+        self.value_sums = (
+            T.alloc_buffer((self.values.blocks * lanes,), "int32") if self.weights.base else None
+        )
         self.masks = bias is None and shape.keys % lanes > 0
         self.offsets = (
             T.alloc_buffer((self.keys.blocks * lanes,), "int32") if zero_q or self.masks else None
@@ -160,6 +163,8 @@ class Head:
         self.values.pack_rows(self.value_panel, self.v, v, value_width)
         if self.offsets is not None:
             self._offsets(self.offsets)
+        if self.value_sums is not None:
+            self._sums(self.values, self.value_panel, self.weights.base, self.value_sums)
         with T.serial(0, -(-shape.queries // rows)) as block:
             # the last block may repeat queries of the one before
             query = T.bind(tirx.min(block * rows, int32(shape.queries - rows)))
@@ -175,21 +180,26 @@ class Head:
     def _offsets(self, offsets: Buffer) -> None:
         """What the accumulators of the keys begin with: the zero point of q, and absent keys."""
         lanes = self.isa.lanes
+        self._sums(self.keys, self.key_panel, -self.zero_q, offsets)
+        if self.masks:
+            for key in range(self.shape.keys, self.keys.blocks * lanes):
+                T.buffer_store(offsets, int32(ABSENT), [key])
+
+    def _sums(self, panel: Panel, packed: Buffer, factor: int, sums: Buffer) -> None:
+        """The sum of every column of a panel, times a factor."""
+        lanes = self.isa.lanes
 
         def tile(block: Expr, vectors: int, last: bool) -> None:
             acc = Accumulators(vectors, lanes)
             for vector in range(vectors):
                 acc[vector] = splat(int32(0), lanes)
-            if self.zero_q:
-                add_column_sums(acc, self.keys, self.key_panel, (block, vectors))
+            if factor:
+                add_column_sums(acc, panel, packed, (block, vectors))
             for vector in range(vectors):
-                value = acc[vector] * splat(int32(-self.zero_q), lanes)
-                store(offsets, (block + vector) * lanes, value, lanes)
+                value = acc[vector] * splat(int32(factor), lanes)
+                store(sums, (block + vector) * lanes, value, lanes)
 
-        for_tiles(self.keys.blocks, self.keys.vectors, False, tile)
-        if self.masks:
-            for key in range(self.shape.keys, self.keys.blocks * lanes):
-                T.buffer_store(offsets, int32(ABSENT), [key])
+        for_tiles(panel.blocks, panel.vectors, False, tile)
 
     def _load_queries(self, first: Expr, stride: int) -> None:
         """Copy a block of queries to where whole registers can be read."""
@@ -254,7 +264,7 @@ class Head:
     def _mean(self, first: Expr, stride: int) -> None:
         """Codes times v, normalised, for a block of queries."""
         lanes, count, values = self.isa.lanes, self.schedule.value_rows, self.values
-        parts = planes(self.isa)
+        parts = planes(self.shape, self.isa)
         ragged = self.shape.value_width % lanes
 
         def tile(block: Expr, vectors: int, last: bool) -> None:
@@ -262,7 +272,9 @@ class Head:
                 row = group * count
                 acc = Accumulators(count * parts * vectors, lanes)
                 for index in range(count * parts * vectors):
-                    acc[index] = splat(int32(0), lanes)
+                    at = (block + index % vectors) * lanes
+                    sums = self.value_sums
+                    acc[index] = splat(int32(0), lanes) if sums is None else load(sums, at, lanes)
                 rows = [row * parts + part for part in range(count * parts)]
                 PanelProduct(acc, values, self.value_panel, block, vectors, self.codes, rows).emit()
                 valid = vectors * lanes - (lanes - ragged if last else 0)
@@ -295,4 +307,6 @@ class Head:
             if self.values.offset:
                 value = value - splat(self.total[row].astype("uint32"), lanes)
             value = widen(value, "int32")
+        elif self.values.offset:
+            value = value - splat(self.total[row], lanes)
         return self.weights.finish(T.bind(value), row)

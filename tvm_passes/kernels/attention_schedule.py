@@ -7,6 +7,9 @@ from tvm_passes.kernels.isa import Isa
 from tvm_passes.ops.adalog_attention import AdaLogAttentionConfig
 from tvm_passes.ops.attention import AttentionConfig
 from tvm_passes.ops.base import TensorSpec
+from tvm_passes.ops.uniform_attention import UniformAttentionConfig
+
+AnyConfig = AttentionConfig | AdaLogAttentionConfig | UniformAttentionConfig
 
 MOST_ROWS = MOST_VECTORS = 8  # of a register tile
 
@@ -22,6 +25,7 @@ class AttentionShape:
         keys: N.
         width: D, codes of a head in q and k.
         value_width: Dv, codes of a head in v and in the output.
+        parts: int8 parts of a weight.
     """
 
     batch: int
@@ -30,16 +34,16 @@ class AttentionShape:
     keys: int
     width: int
     value_width: int
+    parts: int = 2
 
     @classmethod
-    def of(
-        cls, config: AttentionConfig | AdaLogAttentionConfig, specs: Sequence[TensorSpec]
-    ) -> "AttentionShape":
+    def of(cls, config: AnyConfig, specs: Sequence[TensorSpec]) -> "AttentionShape":
         """The shape of a call of one of the operators."""
         q, k, v = specs[:3]
         batch, queries, width = q.shape
         heads = config.heads
-        return cls(batch, heads, queries, k.shape[1], width // heads, v.shape[2] // heads)
+        parts = 1 if isinstance(config, UniformAttentionConfig) else 2
+        return cls(batch, heads, queries, k.shape[1], width // heads, v.shape[2] // heads, parts)
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,9 @@ def _even(extent: int, most: int) -> int:
     return -(-extent // -(-extent // most))
 
 
-def planes(isa: Isa) -> int:
-    """Parts of a weight: two int8 planes for the dot products, else one int16."""
-    return 2 if isa.dot else 1
+def planes(shape: AttentionShape, isa: Isa) -> int:
+    """Parts of a weight: int8 planes for the dot products, else one int16."""
+    return shape.parts if isa.dot else 1
 
 
 def default_schedule(shape: AttentionShape, isa: Isa) -> AttentionSchedule:
@@ -74,8 +78,8 @@ def default_schedule(shape: AttentionShape, isa: Isa) -> AttentionSchedule:
     rows = min(4, shape.queries)
     key_vectors = min(4 if isa.registers >= 32 else 2, -(-shape.keys // isa.lanes))
     blocks = -(-shape.value_width // isa.lanes)
-    value_rows = rows if blocks * planes(isa) * rows <= 16 else 2 if rows % 2 == 0 else 1
-    codes = planes(isa) * value_rows
+    value_rows = rows if blocks * planes(shape, isa) * rows <= 16 else 2 if rows % 2 == 0 else 1
+    codes = planes(shape, isa) * value_rows
     most = max(1, (isa.registers - codes - 2) // (codes + 1))
     return AttentionSchedule(rows, key_vectors, value_rows, _even(blocks, most))
 
@@ -92,7 +96,10 @@ def schedules(shape: AttentionShape, isa: Isa) -> Iterator[AttentionSchedule]:
             for value_rows in (count for count in range(1, rows + 1) if rows % count == 0):
                 for value_vectors in range(1, min(MOST_VECTORS, value_blocks) + 1):
                     found = AttentionSchedule(rows, key_vectors, value_rows, value_vectors)
-                    if _fits(value_rows * planes(isa), value_vectors, isa) and found != default:
+                    if (
+                        _fits(value_rows * planes(shape, isa), value_vectors, isa)
+                        and found != default
+                    ):
                         yield found
 
 

@@ -60,6 +60,12 @@ class LogitRow:
 
     def for_distances(self, use: Callable[[Expr, Expr], None]) -> None:
         """Emit the loop over the row; ``use`` gets an offset and distances from the greatest."""
+        self.for_logits(
+            lambda offset, x: use(offset, T.bind(x - splat(self.greatest, lanes_of(x))))
+        )
+
+    def for_logits(self, use: Callable[[Expr, Expr], None]) -> None:
+        """Emit the loop over the row; ``use`` gets an offset and logits."""
 
         def part(offset: Expr, width: int) -> None:
             size = min(width, CHUNK)
@@ -67,7 +73,7 @@ class LogitRow:
                 load(self.logits.buffer, self.logits.at(self.row, offset + start), size)
                 for start in range(0, width, size)
             ]
-            use(offset, T.bind(join(parts) - splat(self.greatest, width)))
+            use(offset, join(parts))
 
         def emit(offset: Expr, width: int) -> None:
             step = min(width, self.isa.wide)
@@ -120,6 +126,8 @@ class CodeSum:
 
 class SoftmaxWeights:
     """Weights ``exp2_codes``; the mean of v is divided by their sum at the end."""
+
+    base = 0  # see ``UniformWeights``
 
     def __init__(self, config: AttentionConfig, head: Expr, rows: int, isa: Isa) -> None:
         """Declare what is kept of each of ``rows`` queries of a head."""

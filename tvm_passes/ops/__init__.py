@@ -21,4 +21,5 @@ from tvm_passes.ops import (  # noqa: F401
     qdq,
     resize,
     softmax,
+    uniform_attention,
 )

@@ -1,6 +1,7 @@
 """The attention kernels equal their references bit for bit."""
 
 from collections.abc import Callable
+from itertools import product
 from math import log
 
 import numpy as np
@@ -8,13 +9,19 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.tvm_passes.run_kernel import EVERY_ISA, Call, Case, check_all, run_kernels
-from tvm_passes.kernels.attention import attention
-from tvm_passes.kernels.attention_schedule import AttentionShape, default_schedule, schedules
+from tvm_passes.kernels.attention_schedule import (
+    AnyConfig,
+    AttentionShape,
+    default_schedule,
+    schedules,
+)
 from tvm_passes.kernels.isa import ISAS, Isa
+from tvm_passes.kernels.registry import KERNELS
 from tvm_passes.ops.adalog_attention import adalog_attention_config
 from tvm_passes.ops.attention import GREATEST_BIAS, AttentionConfig, attention_config
 from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.pointwise import adalog_table
+from tvm_passes.ops.uniform_attention import uniform_attention_config
 
 # batch, heads, queries, keys, D, Dv, octaves of a step of the logits, zero points of q, v and the
 # output, dtype of the output, shape of the bias
@@ -89,6 +96,21 @@ def adalog_calls() -> list[Call]:
     return result
 
 
+def uniform_calls() -> list[Call]:
+    """The same operands; probabilities of 8, 4 and 1 bits, and clipped ones."""
+    result: list[Call] = []
+    formats = [(2.0**-8, 255), (1 / 15, 15), (1 / 900, 255), (1.0, 1), (1 / 127, 127)]
+    for index, (shape, octaves, zeros, dtype, bias) in enumerate(CASES):
+        step, code_max = formats[index % len(formats)]
+        ratio = min(step * (1.7 if dtype == "int8" else 150.0), 0.99)
+        form = octaves * log(2), step, code_max, ratio
+        made = uniform_attention_config(shape[1], *form, *zeros, dtype)
+        extra = [] if bias is None else [logit_bias(bias)]
+        for arrays in operands(shape):
+            result.append(("uniform_attention", made, [*arrays, *extra]))
+    return result
+
+
 # octaves of a step of the logits of each head: finer than a Q10 octave, coarser, both
 HEADS = [(3e-5, 5e-4), (0.7, 4e-3), (1e-6, 2e-4, 9e-4, 0.1), (2e-4, 2e-4), (4e-4, 1e-4, 3e-3)]
 
@@ -104,7 +126,9 @@ def head_calls() -> list[Call]:
         made = attention_config(heads, scales, ratios, 3, index, -2)
         table, unit = adalog_table(9, 5)
         log_made = adalog_attention_config(heads, scales, 37 / 9, 5, unit * ratios, zero_q=index)
+        code_made = uniform_attention_config(heads, scales, 1 / 15, 15, ratios / 15, 2, index)
         for arrays in operands((1, heads, 5, 29, 17, 8 + index)):
+            result.append(("uniform_attention", code_made, [*arrays, *bias]))
             result.append(("attention", made, [*arrays, *bias]))
             result.append(("adalog_attention", log_made, [*arrays, table, *bias]))
     return result
@@ -112,30 +136,37 @@ def head_calls() -> list[Call]:
 
 @pytest.mark.parametrize("isa", EVERY_ISA)
 @pytest.mark.parametrize(
-    "made", [calls, adalog_calls, head_calls], ids=["softmax", "adalog", "heads"]
+    "made",
+    [calls, adalog_calls, uniform_calls, head_calls],
+    ids=["softmax", "adalog", "uniform", "heads"],
 )
 def test_kernels_equal_their_references(made: Callable[[], list[Call]], isa: str) -> None:
     check_all(made(), isa)
 
 
 @pytest.mark.parametrize("isa", ["neon-dotprod", "neon-i8mm", "avx512vnni", "avx2"])
-def test_every_schedule_computes_the_same(isa: str) -> None:
-    made, (arrays, *_) = config(2, 2e-4, (0, 4, 0), "int8"), operands((1, 2, 6, 67, 20, 37))
+@pytest.mark.parametrize("name", ["attention", "uniform_attention"])
+def test_every_schedule_computes_the_same(name: str, isa: str) -> None:
+    (arrays, *_) = operands((1, 2, 6, 67, 20, 37))
+    made: AnyConfig = config(2, 2e-4, (0, 4, 0), "int8")
+    if name == "uniform_attention":
+        made = uniform_attention_config(2, 2e-4 * log(2), 2.0**-8, 255, 0.01, 0, 4)
     specs = [TensorSpec(array.shape, "int8") for array in arrays]
-    out = OPERATORS["attention"].infer(made, specs)
+    out = OPERATORS[name].infer(made, specs)
     every = list(schedules(AttentionShape.of(made, specs), ISAS[isa]))
     picked = np.random.default_rng(2).choice(len(every), min(len(every), 8), replace=False)
-    kernels = [attention(made, specs, ISAS[isa], every[index]) for index in picked]
-    expected = OPERATORS["attention"].reference(made, *arrays)
+    kernels = [KERNELS[name](made, specs, ISAS[isa], every[index]) for index in picked]
+    expected = OPERATORS[name].reference(made, *arrays)
     for got in run_kernels([Case(kernel, arrays, out) for kernel in kernels], isa):
         np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
 def test_tiles_fit_the_registers(isa: Isa) -> None:
-    parts = 2 if isa.dot else 1
-    for extents in ((256, 256, 16, 16), (197, 197, 64, 64), (49, 49, 32, 128), (1, 1, 1, 1)):
-        shape = AttentionShape(1, 1, *extents)
+    sizes = ((256, 256, 16, 16), (197, 197, 64, 64), (49, 49, 32, 128), (1, 1, 1, 1))
+    for extents, weights in product(sizes, (1, 2)):
+        shape = AttentionShape(1, 1, *extents, weights)
+        parts = weights if isa.dot else 1
         found = list(schedules(shape, isa))
         assert found[0] == default_schedule(shape, isa) and len(found) == len(set(found))
         for tile in found:
