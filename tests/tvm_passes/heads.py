@@ -1,7 +1,7 @@
 """Attention with one scale per head, as an importer writes it, and how exact integers can be."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from tvm_passes.ops.base import call
 from tvm_passes.ops.qdq import DequantizeLogConfig, QuantizeLogConfig
 
 Array = NDArray[Any]
-INT16: dict[str, Any] = {"scale": 2.0**-15, "zero_point": 0, "dtype": "int16"}
 Between = Callable[[Graph, relax.Expr], relax.Var]  # what happens to the probabilities
 
 
@@ -31,7 +30,6 @@ class Heads:
         out: scale of the output.
         zeros: zero points of q, k and v.
         bias: added to the logits, real.
-        softmax: format of the probabilities.
     """
 
     q: Sequence[float]
@@ -42,7 +40,6 @@ class Heads:
     out: float
     zeros: tuple[int, int, int] = (0, 0, 0)
     bias: Array | None = None
-    softmax: dict[str, Any] = field(default_factory=lambda: INT16)
 
     @property
     def heads(self) -> int:
@@ -74,12 +71,10 @@ class Heads:
         if self.bias is not None:
             x = graph.emit(relax.op.add(x, relax.const(self.bias.astype(np.float32))))
         p = graph.emit(relax.op.nn.softmax(x))
-        if between is not None:
-            p = between(graph, p)
+        if between is None:
+            p = graph.stored(p, 2.0**-15, 0, "int16", name=f"{name}.softmax")
         else:
-            form = dict(self.softmax)
-            scale, zero_point = form.pop("scale"), form.pop("zero_point")
-            p = graph.stored(p, scale, zero_point, name=f"{name}.softmax", **form)
+            p = between(graph, p)
         y = graph.quantize(graph.emit(relax.op.matmul(p, v)), self.out, 3, name=name)
         back = graph.emit(relax.op.permute_dims(y, [0, 2, 1, 3]))
         return graph.emit(relax.op.reshape(back, (1, self.tokens, self.heads * self.width)))
@@ -120,6 +115,11 @@ class Heads:
         if self.bias is not None:
             steps = steps + 255 * np.multiply(self.q, self.k)
         return self.channels(np.multiply(self.v, steps) / self.out) + 1
+
+
+def uniform(step: float, zero_point: int, codes: tuple[int, int]) -> Between:
+    """Uniform int8 codes of the probabilities."""
+    return lambda graph, p: graph.stored(p, step, zero_point, "int8", codes=codes)
 
 
 def adalog(q: int, bits: int) -> Between:

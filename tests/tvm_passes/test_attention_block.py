@@ -8,7 +8,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from tests.tvm_passes.heads import Between, Heads, adalog
+from tests.tvm_passes.heads import Between, Heads, adalog, uniform
 from tests.tvm_passes.modules import Graph, build, float_value, operators
 from tests.tvm_passes.run_kernel import EVERY_ISA, calls_of, check_all
 from tvm_passes.interpret import interpret
@@ -54,6 +54,17 @@ CASES: dict[str, tuple[Any, ...]] = {
     "softmax": (17, 8),
     "long": (197, 64),
     "adalog": (49, 24, adalog(12, 6)),
+    "8 bits": (49, 24, uniform(1 / 255, -128, (-128, 127))),
+    "4 bits": (49, 24, uniform(1 / 15, 0, (0, 15))),
+}
+# operator, and least signal-to-noise ratio in dB: where probabilities are stored in few codes, one
+# that is off by one next to a boundary moves its weight by a whole step
+EXPECTED = {
+    "softmax": ("attention", 55),
+    "long": ("attention", 55),
+    "adalog": ("adalog_attention", 40),
+    "8 bits": ("uniform_attention", 48),
+    "4 bits": ("uniform_attention", 30),
 }
 
 
@@ -63,24 +74,27 @@ def pixels(tokens: int) -> Array:
 
 @pytest.mark.parametrize("name", CASES)
 def test_integers_follow_the_graph_in_double_precision(name: str) -> None:
-    """40 dB: one code of 255, of a code's distribution as wide as its range, is 48."""
+    operator, decibels = EXPECTED[name]
     before = block(*CASES[name])
     after = lower(before)
-    assert operators(after).count("linear") == 4
-    assert ("adalog_attention" if name == "adalog" else "attention") in operators(after)
+    assert [op for op in operators(after) if op != "reshape"] == [
+        *["linear"] * 3,
+        operator,
+        "linear",
+    ]
     image = pixels(CASES[name][0])
     expected = float_value(before, image.astype(np.float32))
     got = interpret(after, image) * logits_scale(after)
     noise = np.sum((got - expected) ** 2) / np.sum((expected - expected.mean()) ** 2)
-    assert 10 * np.log10(1 / noise) > 40
+    assert 10 * np.log10(1 / noise) > decibels
 
 
 @pytest.mark.parametrize("isa", EVERY_ISA)
 def test_kernels_equal_their_references(isa: str) -> None:
     calls = [
         call
-        for name in ("softmax", "adalog")
+        for name in ("softmax", "adalog", "8 bits", "4 bits")
         for call in calls_of(lower(block(*CASES[name])), pixels(CASES[name][0]))
     ]
-    assert {"linear", "attention", "adalog_attention"} <= {name for name, *_ in calls}
+    assert {name for name, *_ in calls} == {"linear", *(name for name, _ in EXPECTED.values())}
     check_all(calls, isa)

@@ -105,8 +105,8 @@ def uniform_softmax_config(
 ) -> SoftmaxConfig:
     """Probabilities p of logits with ``scale``: ``floor(p / out_scale + 1/2) + zero_point``.
 
-    Codes are clamped to ``qmax``. They differ from exact ones only where ``p / out_scale`` lies
-    within ``5e-6 / out_scale`` of a boundary, and then by one.
+    Codes are clamped to ``qmax``. What is rounded is off by 5e-5 of itself, because exponents have
+    14 fraction bits: codes differ from exact ones only next to a boundary.
 
     Args:
         scale: real value of one step of x.

@@ -6,12 +6,19 @@ from numpy.typing import NDArray
 
 import tvm_passes.kernels.softmax  # noqa: F401, registers the kernel
 from tests.tvm_passes.run_kernel import ARM_ISAS, HOST_ISAS, Call, check_all, codes
-from tvm_passes.ops.softmax import adalog_softmax_config, softmax_config
+from tvm_passes.ops.softmax import (
+    adalog_softmax_config,
+    softmax_config,
+    uniform_softmax_config,
+)
 
 CONFIGS = [
     softmax_config(1e-4),
     softmax_config(1e-9),
     softmax_config(0.5, "int8"),
+    uniform_softmax_config(1e-4, 1 / 15, -8, 7, "int8"),
+    uniform_softmax_config(1e-4, 1 / 900, 0, 127, "int8"),
+    uniform_softmax_config(1e-4, 3e-4, 0, 3000, "int16"),
     adalog_softmax_config(1e-4, 19, 4),
     adalog_softmax_config(3e-3, 10, 8, 0.7),
 ]

@@ -79,7 +79,7 @@ def test_products_and_softmax_become_integer_operators() -> None:
 
 def attention(
     constants: tuple[Any, ...] = (),
-    out: tuple[Any, ...] = (2.0**-15, 0, "int16"),
+    out: tuple[Any, ...] = (2.0**-15, 0, "int16", "attn.softmax"),
     axis: int = -1,
     scale: float = 0.03,
 ) -> tvm.IRModule:
@@ -89,7 +89,7 @@ def attention(
         y = graph.emit(relax.op.matmul(graph.dequantize(q, scale, 3), graph.dequantize(k, 0.02)))
         for constant in constants:
             y = graph.emit(relax.op.add(y, relax.const(np.asarray(constant, np.float32))))
-        return graph.quantize(graph.emit(relax.op.nn.softmax(y, axis)), *out, name="attn.softmax")
+        return graph.quantize(graph.emit(relax.op.nn.softmax(y, axis)), *out)
 
     return build([((1, 2, 5, 8), "int8"), ((1, 2, 8, 7), "int8")], body)
 
@@ -98,7 +98,16 @@ def queries() -> list[Any]:
     return [codes("int8", 1, 2, 5, 8), codes("int8", 1, 2, 8, 7)]
 
 
-@pytest.mark.parametrize("out", [(2.0**-15, 0, "int16"), (2.0**-8, -128, "int8")])
+FORMATS: list[tuple[Any, ...]] = [
+    *((2.0**-15, 0, "int16"), (2.0**-8, -128, "int8"), (1 / 255, -128, "int8")),
+    (1 / 15, -8, "int8", "p", -1, (-8, 7)),
+    (1 / 15, 0, "int8", "p", -1, (0, 15)),
+    (1 / 40, 0, "int8", "p", -1, (0, 7)),  # what is above 7 / 40 is clipped
+    (0.001, 0, "int16"),
+]
+
+
+@pytest.mark.parametrize("out", FORMATS)
 def test_softmax_reads_the_accumulators(out: tuple[Any, ...]) -> None:
     after = apply_rules(attention(out=out), *RULES)
     assert operators(after) == ["matmul", "softmax"]
@@ -154,9 +163,16 @@ def test_softmax_over_another_axis_is_refused() -> None:
     assert operators(apply_rules(attention(axis=3), *RULES)) == ["matmul", "softmax"]
 
 
-@pytest.mark.parametrize("out", [(2.0**-16, 0, "int16"), (1.5, 0, "int8"), (1.0, 0, "uint8")])
+@pytest.mark.parametrize(
+    "out",
+    [
+        *((2.0**-16, 0, "int16"), (1.5, 0, "int8"), (1.0, 0, "uint8")),
+        (0.1, 0, "int8", "p", -1, (1, 7)),
+        (0.1, 8, "int8", "p", -1, (-8, 7)),
+    ],
+)
 def test_other_formats_of_probabilities_are_refused(out: tuple[Any, ...]) -> None:
-    with pytest.raises(LoweringError, match="attn.softmax"):
+    with pytest.raises(LoweringError, match=r"^(p|y): softmax to"):
         apply_rules(attention(out=out), *RULES)
 
 
@@ -215,6 +231,22 @@ def test_rows_of_probabilities_allow_longer_sums() -> None:
     x = codes("int16", 1, 3, 600)
     v = codes("int8", 1, 600, 4)
     assert_close(product("int16", "int8", 600, probabilities=True), after, x, v)
+
+
+@pytest.mark.parametrize("form", [(0.001, 0, "int16"), (1 / 255, -128, "int8")])
+def test_rows_of_uniform_probabilities_add_up_to_one(form: tuple[Any, ...]) -> None:
+    """Whatever the greatest code, and however long the row."""
+
+    def body(graph: Graph, x: relax.Var, v: relax.Var) -> relax.Expr:
+        weights = graph.emit(relax.op.nn.softmax(graph.dequantize(x, 0.01)))
+        real = graph.stored(weights, *form)
+        y = graph.emit(relax.op.matmul(real, graph.dequantize(v, 0.1, -8)))
+        return graph.quantize(y, 0.03, name="attn.out")
+
+    before = build([((1, 3, 600), "int8"), ((1, 600, 4), "int8")], body)
+    after = apply_rules(before, *RULES)
+    assert operators(after) == ["softmax", "matmul"]
+    assert_close(before, after, codes("int8", 1, 3, 600), codes("int8", 1, 600, 4))
 
 
 def test_rows_of_adalog_probabilities_allow_longer_sums() -> None:

@@ -8,7 +8,11 @@ from numpy.typing import NDArray
 
 from tvm_passes.errors import LoweringError
 from tvm_passes.ops.base import OPERATORS
-from tvm_passes.ops.softmax import adalog_softmax_config, softmax_config
+from tvm_passes.ops.softmax import (
+    adalog_softmax_config,
+    softmax_config,
+    uniform_softmax_config,
+)
 
 softmax = OPERATORS["softmax"].reference
 Float = NDArray[np.float64]
@@ -44,6 +48,39 @@ def test_int8_probabilities(seed: int, length: int, spread: float, scale: float)
     codes = softmax(softmax_config(scale, "int8"), x)
     expected = np.minimum(exact(x * scale) * 256, 255) - 128
     assert np.abs(codes - expected).max() <= 0.51
+
+
+steps = st.one_of(st.sampled_from([1.0, 1 / 15, 1 / 255, 2.0**-15]), st.floats(2.0**-15, 1.0))
+
+
+@given(seeds, lengths, spreads, scales, steps, st.integers(-128, 126), st.integers(1, 255))
+def test_uniform_codes_differ_only_next_to_a_boundary_and_by_one(
+    seed: int, length: int, spread: float, scale: float, step: float, zero_point: int, codes: int
+) -> None:
+    x = draw(seed, length, spread, scale)
+    qmax = min(zero_point + codes, 127)
+    got = softmax(uniform_softmax_config(scale, step, zero_point, qmax, "int8"), x).astype(int)
+    real = exact(x * scale) / step
+    expected = np.minimum(np.floor(real + 0.5) + zero_point, qmax)
+    # exponents are rounded to 2^-15 octaves, and so are not exact themselves
+    boundary = np.abs(real - np.floor(real) - 0.5) <= 1e-6 + 5e-5 * real
+    assert np.all((got == expected) | boundary)
+    assert np.all(np.abs(got - expected) <= np.ceil(5e-5 * real))
+
+
+@pytest.mark.parametrize(
+    ("step", "zero_point", "qmax", "dtype"),
+    [
+        *((2.0**-16, 0, 127, "int8"), (1.1, 0, 127, "int8"), (float("nan"), 0, 127, "int8")),
+        *((0.1, 0, 128, "int8"), (0.1, -129, 0, "int8"), (0.1, 5, 5, "int8")),
+        (0.1, 0, 127, "uint8"),
+    ],
+)
+def test_formats_out_of_range_are_refused(
+    step: float, zero_point: int, qmax: int, dtype: str
+) -> None:
+    with pytest.raises(LoweringError, match="softmax to"):
+        uniform_softmax_config(0.01, step, zero_point, qmax, dtype)
 
 
 @given(
