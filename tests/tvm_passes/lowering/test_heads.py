@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tvm import relax
 
 from tests.tvm_passes.heads import Heads, adalog, uniform
 from tests.tvm_passes.modules import Graph, apply_rules, build, configs, float_value, operators
@@ -15,6 +17,8 @@ from tvm_passes.graph.fuse_attention import fuse_attention
 from tvm_passes.graph.layout import collapse_views
 from tvm_passes.interpret import interpret
 from tvm_passes.lowering.attention import lower_matmul, lower_softmax
+from tvm_passes.lowering.elementwise import lower_add
+from tvm_passes.lowering.products import lower_conv2d
 from tvm_passes.lowering.views import sink_dequantize
 
 Array = NDArray[Any]
@@ -150,3 +154,50 @@ def test_zero_points_of_heads_are_refused() -> None:
         LoweringError, match=r"attn.softmax: .* zero points of shape \[1, 3, 1, 1\]"
     ):
         apply_rules(build([((1, 49, 48), "int8")] * 3, body), *LOWER)
+
+
+def convolutions() -> tvm.IRModule:
+    """q, k and v by 1x1 convolutions of a 7x7 map, and a depthwise one of v beside attention."""
+    heads, width = 3, 8
+    rng = np.random.default_rng(7)
+
+    def body(graph: Graph, x: relax.Var) -> relax.Expr:
+        emit = graph.emit
+
+        def projected(scales: Any, name: str) -> relax.Var:
+            each = np.repeat(scales, width)
+            rows = rng.normal(size=(heads * width, 12, 1, 1)) * each[:, None, None, None] * 3
+            y = emit(relax.op.nn.conv2d(graph.dequantize(x, 0.1), graph.weights(rows)))
+            return graph.stored(y, each, np.zeros(len(each)), name=name, axis=1)
+
+        def split(y: relax.Expr) -> relax.Var:
+            return emit(relax.op.reshape(y, (1, heads, width, 49)))
+
+        def turned(y: relax.Expr) -> relax.Var:
+            return emit(relax.op.permute_dims(y, [0, 1, 3, 2]))
+
+        q, k = projected(WIDE, "q"), projected((0.05, 0.03, 0.02), "k")
+        v = projected((0.02, 0.08, 0.32), "v")
+        scores = emit(relax.op.matmul(turned(split(q)), split(k)))
+        bias = relax.const(position_bias(heads, 49).astype(np.float32))
+        p = emit(relax.op.nn.softmax(emit(relax.op.add(scores, bias))))
+        y = emit(relax.op.matmul(graph.stored(p, 2.0**-15, 0, "int16"), turned(split(v))))
+        y = turned(graph.stored(y, 0.1, 0, name="attn"))
+        y = emit(relax.op.reshape(y, (1, heads * width, 7, 7)))
+        w = graph.weights(rng.normal(size=(heads * width, 1, 3, 3)) / 3)
+        local = relax.op.nn.conv2d(v, w, padding=(1, 1, 1, 1), groups=heads * width)
+        local = graph.stored(emit(local), 0.1, 0, name="local")
+        return graph.quantize(emit(relax.op.add(y, local)), 0.23, 0)
+
+    return build([((1, 12, 7, 7), "int8")], body)
+
+
+def test_convolutions_hand_their_scales_to_heads() -> None:
+    before = convolutions()
+    rules = (sink_dequantize, lower_conv2d, lower_softmax, lower_matmul, lower_add)
+    after = apply_rules(before, *rules, collapse_views, fuse_attention)
+    kernels = [name for name in operators(after) if name not in ("reshape", "permute_dims", "pad")]
+    assert sorted(kernels) == ["add", "attention", "conv2d", "linear", "linear", "linear"]
+    x = np.random.default_rng(8).integers(-60, 60, (1, 12, 7, 7)).astype(np.int8)
+    found = np.abs(interpret(after, x).astype(int) - float_value(before, x))
+    assert found.max() <= 2 and np.mean(found > 0) < 0.05
