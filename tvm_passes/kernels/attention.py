@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvm_passes.kernels.adalog_weights import AdaLogWeights, pack_table
-from tvm_passes.kernels.attention_head import Bias, Head, MakeWeights, emit_heads
+from tvm_passes.kernels.attention_bias import Bias
+from tvm_passes.kernels.attention_head import Head, MakeWeights, emit_heads
 from tvm_passes.kernels.attention_schedule import (
     AnyConfig,
     AttentionSchedule,

@@ -1,20 +1,19 @@
 """The heads of the attention kernels: scores, weights and values of a few queries at a time.
 
 Per batch and head, k and v are packed once (``panel``). Then, for a block of queries, the logits go
-to a small buffer that stays in the first-level cache, become codes (``attention_weights`` or
-``adalog_weights``), and multiply v.
+to a small buffer that stays in the first-level cache, become codes (``attention_weights``,
+``adalog_weights`` or ``uniform_weights``), and multiply v.
 """
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.adalog_weights import AdaLogWeights
+from tvm_passes.kernels.attention_bias import ABSENT, Bias
 from tvm_passes.kernels.attention_schedule import (
     AnyConfig,
     AttentionSchedule,
@@ -42,9 +41,6 @@ from tvm_passes.kernels.parallel import tasks
 from tvm_passes.kernels.uniform_weights import UniformWeights
 from tvm_passes.ops.base import TensorSpec
 
-ABSENT = -(1 << 30)  # logit of a key that pads a register: its weight is zero
-
-
 MakeWeights = Callable[["Head"], SoftmaxWeights | AdaLogWeights | UniformWeights]
 
 
@@ -53,7 +49,7 @@ def emit_heads(
     specs: Sequence[TensorSpec],
     isa: Isa,
     schedule: AttentionSchedule | None,
-    bias: "Bias | None",
+    bias: Bias | None,
     buffers: Sequence[Buffer],
     weights: MakeWeights,
 ) -> None:
@@ -67,36 +63,6 @@ def emit_heads(
 
     work = shape.keys * specs[0].shape[1] * (specs[0].shape[2] + specs[2].shape[2])
     tasks(shape.batch * shape.heads, work // shape.heads, one_head)
-
-
-class Bias:
-    """A constant bias [.., N]: its rows padded to whole registers of keys that are absent."""
-
-    def __init__(self, leading: tuple[int, ...], keys: int, padded: int) -> None:
-        """Set the geometry: extents of batch, head and query, length of a row before and after."""
-        self.leading, self.keys, self.padded = leading, keys, padded
-        self.specs = [TensorSpec((*leading, padded), "int32")]
-
-    @classmethod
-    def of(cls, specs: Sequence[TensorSpec], keys: int, isa: Isa) -> "Bias | None":
-        """The bias of a call, if it has one."""
-        if not specs:
-            return None
-        leading = ((1,) * 4 + specs[0].shape)[-4:-1]
-        return cls(leading, keys, -(-keys // isa.lanes) * isa.lanes)
-
-    def pack(self, values: NDArray[np.int32]) -> NDArray[np.int32]:
-        """The constant as ``specs`` says."""
-        wide = np.full((*self.leading, self.padded), ABSENT, np.int32)
-        wide[..., : self.keys] = values.reshape((1,) * (4 - values.ndim) + values.shape)
-        return wide
-
-    def row(self, indices: Sequence[Expr]) -> Expr:
-        """Start of the row of (batch, head, query); axes of extent 1 are broadcast."""
-        position: Expr = int32(0)
-        for extent, index in zip(self.leading, indices, strict=True):
-            position = position * extent + (index if extent > 1 else 0)
-        return position * self.padded
 
 
 class Head:

@@ -22,7 +22,7 @@ from tvm_passes.rewrite import Scope
 def sink_dequantize(scope: Scope, view: relax.Call) -> relax.Expr | None:
     """``view(dequantize(codes))`` becomes ``dequantize(view(codes))``.
 
-    Scales that vary along axes are viewed like the codes. A constant is permuted at once. Parts of
+    Scales that vary along axes are viewed like the codes. A constant is viewed at once. Parts of
     one format are joined as codes: the halves of a rolled map have no quantizer of their own.
     """
     if is_call(view, "relax.concat"):
@@ -43,7 +43,7 @@ def sink_dequantize(scope: Scope, view: relax.Call) -> relax.Expr | None:
     scale, zero_point = (
         _viewed(typed, each, found.spec.shape) for each in (found.scale, found.zero_point)
     )
-    if values is not None and is_call(view, "relax.permute_dims"):
+    if values is not None:
         moved = relax.const(np.ascontiguousarray(VIEWS[str(view.op.name)](typed, values)))
     else:
         moved = scope.emit(relax.Call(view.op, [found.codes, *view.args[1:]], view.attrs))

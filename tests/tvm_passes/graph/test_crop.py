@@ -20,6 +20,8 @@ from tests.tvm_passes.modules import Graph, assert_module, build, operators, tex
 from tests.tvm_passes.run_kernel import codes
 from tvm_passes.graph.crop import crop_unread
 from tvm_passes.ops.base import TensorSpec, call
+from tvm_passes.ops.heads import PerHead
+from tvm_passes.ops.matmul import MatmulConfig
 from tvm_passes.ops.pad import PadConfig
 from tvm_passes.rewrite import main_bindings
 
@@ -128,6 +130,19 @@ def test_one_query_is_enough_for_one_token() -> None:
 
     after = cropped(build([((1, 5, 6), "int8")] * 2, body))
     assert shapes(after, "matmul") == [(1, 2, 1, 5)]
+
+
+@pytest.mark.parametrize(("multiplier", "heads"), [(2**20, 1), ((2**20, 2**19), 2)])
+def test_heads_are_cropped_unless_they_have_multipliers_of_their_own(
+    multiplier: PerHead, heads: int
+) -> None:
+    product = MatmulConfig(True, 0, 0, False, 0, multiplier, 0, -128, 127, "int8")
+
+    def body(graph: Graph, x: relax.Var) -> relax.Expr:
+        return token(graph, graph.emit(call("matmul", product, x, x)))
+
+    after = cropped(of_one_input((1, 2, 5, 6), body))
+    assert shapes(after, "matmul") == [(1, heads, 5, 5)]
 
 
 @pytest.mark.parametrize("axis", [1, 2])

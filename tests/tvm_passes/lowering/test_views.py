@@ -137,12 +137,13 @@ def test_heads_keep_one_scale_each() -> None:
     np.testing.assert_array_equal(scales[0].ravel(), np.float32([0.1, 0.2]))
 
 
-def test_constant_weights_are_permuted_at_once() -> None:
+def test_constant_weights_are_viewed_at_once() -> None:
     w = np.random.default_rng(0).normal(size=(5, 3))
 
     def body(graph: Graph, x: relax.Var) -> relax.Expr:
         turned = graph.emit(relax.op.permute_dims(graph.weights(w), [1, 0]))
-        return graph.emit(relax.op.matmul(graph.dequantize(x, 1.0), turned))
+        shaped = graph.emit(relax.op.reshape(turned, (1, 3, 5)))
+        return graph.emit(relax.op.matmul(graph.dequantize(x, 1.0), shaped))
 
     before = build([((2, 3), "int8")], body)
     after = apply_rules(before, sink_dequantize)
