@@ -10,21 +10,21 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
-from tvm_passes.kernels.builder import build_kernel, int32, load
-from tvm_passes.kernels.dot import WORD
+from tvm_passes.kernels.builder import KernelBuilder, build_kernel, int32, load
 from tvm_passes.kernels.epilogue import Epilogue, EpiloguePlan
 from tvm_passes.kernels.gemm_micro import MicroKernel
-from tvm_passes.kernels.gemm_mmla import MmlaMicroKernel, pack_pairs
+from tvm_passes.kernels.gemm_mmla import MmlaMicroKernel
 from tvm_passes.kernels.gemm_tile import (
     Access,
     GemmSchedule,
+    cell_width,
     default_schedule,
     input_offset,
     pack_weights,
     tiles_in,
-    uses_dot,
     uses_matrix,
 )
+from tvm_passes.kernels.gemm_weights import WeightLayout, weight_layout
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.parallel import tasks
 from tvm_passes.kernels.registry import Kernel
@@ -44,42 +44,36 @@ def gemm_kernel(
     x, w, bias = specs[:3]
     channels = w.shape[0]
     schedule = schedule or default_schedule(access, channels, x.dtype, isa)
-    matrix = uses_matrix(access, x.dtype, isa)
+    layout = weight_layout(access, channels, x.dtype, w.dtype, isa, schedule.vectors)
     padded = -(-channels // isa.lanes) * isa.lanes
     offset = input_offset(x.dtype, isa)
-
-    def packed_weights(rows: NDArray[np.int8]) -> NDArray[np.int8]:
-        if matrix:
-            return pack_pairs(rows, access, schedule.vectors)
-        width = WORD if uses_dot(x.dtype, isa) else 1
-        return pack_weights(rows, access, schedule.vectors, isa.lanes, width)
-
-    cells = packed_weights(np.zeros((channels, access.depth), np.int8))
     vector = TensorSpec((padded,), "int32")
     table = TensorSpec((bias.shape[0] * padded,), "int32")
-    packed = [x, TensorSpec(cells.shape, "int8"), table, vector]
+    packed = [x, layout.spec, table, vector]
     with build_kernel([*packed, *plan.packed_specs(isa), plan.stored]) as builder:
-        source, weights = builder.buffers[:2]
         epilogue = Epilogue(plan, config, specs, builder.buffers, access.columns, isa)
         epilogue.fill_borders()
 
-        def micro_kernel() -> MicroKernel | MmlaMicroKernel:
-            if not matrix:
+        def micro_kernel(weights: tirx.Buffer) -> MicroKernel | MmlaMicroKernel:
+            source = builder.buffers[0]
+            if not uses_matrix(access, x.dtype, isa):
                 return MicroKernel(access, x.dtype, isa, source, weights, schedule.unroll)
             return MmlaMicroKernel(access, bool(offset), source, weights, schedule)
 
-        loops = _Loops(access, config, schedule, micro_kernel, epilogue, builder.buffers[2], isa)
+        loops = _Loops(access, config, schedule, layout, micro_kernel, epilogue, builder, isa)
         loops.emit(channels)
 
     def pack(constants: Mapping[int, NDArray[Any]]) -> Mapping[int, NDArray[Any]]:
         weights, biases, multiplier = (constants[index] for index in range(1, 4))
         rows = weights.reshape(channels, -1)
+        width = cell_width(access, x.dtype, isa)
+        codes = pack_weights(rows, access, schedule.vectors, isa.lanes, width)
         corrected = biases.astype(np.int64) - offset * rows.astype(np.int64).sum(1)
         wide = np.zeros((biases.shape[0], padded), np.int32)
         wide[:, :channels] = corrected.astype(np.int32)
         return {
             **plan.pack(constants, isa),
-            1: packed_weights(rows),
+            1: layout.pack(codes),
             2: wide.ravel(),
             3: np.pad(multiplier, (0, padded - channels)),
         }
@@ -95,13 +89,15 @@ class _Loops:
         access: Access,
         config: LinearConfig,
         schedule: GemmSchedule,
-        micro_kernel: Callable[[], MicroKernel | MmlaMicroKernel],
+        layout: WeightLayout,
+        micro_kernel: Callable[[tirx.Buffer], MicroKernel | MmlaMicroKernel],
         epilogue: Epilogue,
-        bias: tirx.Buffer,
+        builder: KernelBuilder,
         isa: Isa,
     ) -> None:
-        self.access, self.config, self.schedule = access, config, schedule
-        self.micro_kernel, self.epilogue, self.bias = micro_kernel, epilogue, bias
+        self.access, self.config, self.schedule, self.layout = access, config, schedule, layout
+        self.micro_kernel, self.epilogue = micro_kernel, epilogue
+        self.weights, self.bias = builder.buffers[1:3]
         self.lanes = isa.lanes
         self.row_tiles = tiles_in(access.columns, schedule.rows)
 
@@ -120,18 +116,22 @@ class _Loops:
         def block_of_pixels(block: Expr) -> None:
             first = block * size
             count = size if total % size == 0 else tirx.min(total - first, int32(size))
-            micro = self.micro_kernel()
+            room = self.layout.room(self.weights)
+            micro = self.micro_kernel(room)
             if isinstance(micro, MmlaMicroKernel):
                 with T.serial(0, count) as index:
                     micro.prepare(index, self._place(first + index)[2])
             if whole:
                 with T.serial(0, whole) as panel:
+                    weights = self.layout.open(self.weights, room, panel, vectors * self.lanes)
                     with T.serial(0, count) as index:
-                        self._tile(micro, first, index, panel, vectors, vectors * self.lanes)
+                        place = first, index, panel, weights
+                        self._tile(micro, *place, vectors, vectors * self.lanes)
             if whole < panels:
-                last = -(-rest // self.lanes)
+                last, panel = -(-rest // self.lanes), int32(whole)
+                weights = self.layout.open(self.weights, room, panel, last * self.lanes)
                 with T.serial(0, count) as index:
-                    self._tile(micro, first, index, int32(whole), last, rest)
+                    self._tile(micro, first, index, panel, weights, last, rest)
 
         tasks(blocks_of_pixels, pixels * depth * channels // blocks_of_pixels, block_of_pixels)
 
@@ -153,6 +153,7 @@ class _Loops:
         first: Expr,
         index: Expr,
         panel: Expr,
+        weights: Expr,
         vectors: int,
         valid: int,
     ) -> None:
@@ -164,7 +165,6 @@ class _Loops:
             biases.append(
                 [load(self.bias, bias + v * self.lanes, self.lanes) for v in range(vectors)]
             )
-        weights = panel * micro.panel_bytes(self.schedule.vectors)
         accs = micro.multiply(biases, index, start, weights)
         self.epilogue.store(accs, row, column, channel, valid)
 

@@ -37,11 +37,6 @@ class MicroKernel:
         self.width = WORD if self.dot else 1
         self.starts = group_starts(access.run_length, self.width)
 
-    def panel_bytes(self, vectors: int) -> int:
-        """Packed weights of one panel."""
-        cell = vectors * self.isa.lanes * self.width
-        return self.access.runs * len(self.starts) * cell
-
     def multiply(
         self, biases: Sequence[Sequence[Expr]], tile: Expr, start: Expr, panel: Expr
     ) -> list[list[Expr]]:

@@ -7,8 +7,6 @@ of eight codes, the last one overlapping the one before, as in ``gemm_tile``.
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
@@ -16,22 +14,11 @@ from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import Accumulators, int32, load, store
 from tvm_passes.kernels.dot import exchange, flip_signs, smmla
-from tvm_passes.kernels.gemm_tile import Access, GemmSchedule, group_cells
+from tvm_passes.kernels.gemm_tile import Access, GemmSchedule
 
 EIGHT = 8
 PAIR = 16  # bytes of an operand
 LANES = 4
-
-
-def pack_pairs(w: NDArray[np.int8], access: Access, vectors: int) -> NDArray[np.int8]:
-    """Pack [N, K] weights as ``[panel][run][group][pair of channels][2][8]``."""
-    cells = group_cells(w, access, LANES, EIGHT)  # [channels rounded up, runs, groups, 8]
-    pairs = cells.reshape(len(cells) // 2, 2, *cells.shape[1:]).transpose(0, 2, 3, 1, 4)
-    panels = [
-        pairs[start : start + 2 * vectors].transpose(1, 2, 0, 3, 4).ravel()
-        for start in range(0, len(pairs), 2 * vectors)
-    ]
-    return np.concatenate(panels)
 
 
 class MmlaMicroKernel:
@@ -46,7 +33,7 @@ class MmlaMicroKernel:
             access: how the implicit matrix lies in the input; runs have at least eight codes.
             flip: whether codes are unsigned, so that 128 is taken away from each.
             x: input.
-            weights: packed by ``pack_pairs``.
+            weights: packed by ``pack_weights``, pairs of channels side by side.
             schedule: with an even number of rows.
         """
         self.access, self.flip, self.x, self.weights = access, flip, x, weights
@@ -124,10 +111,6 @@ class MmlaMicroKernel:
             pairs = [exchange(*halves[2 * v : 2 * v + 2]) for v in range(vectors)]
             rows += [[first for first, _ in pairs], [second for _, second in pairs]]
         return rows
-
-    def panel_bytes(self, vectors: int) -> int:
-        """Packed weights of one panel."""
-        return self.groups * 2 * vectors * PAIR
 
     def _step(self, acc: Accumulators, codes: Expr, panel: Expr, group: Expr, vectors: int) -> None:
         pairs = self.rows // 2

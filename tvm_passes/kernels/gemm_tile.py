@@ -161,6 +161,13 @@ def uses_dot(dtype: str, isa: Isa) -> bool:
     return isa.dot is not None and dtype in ("int8", "uint8")
 
 
+def cell_width(access: Access, dtype: str, isa: Isa) -> int:
+    """Neighbouring codes of one channel that an instruction takes."""
+    if uses_matrix(access, dtype, isa):
+        return 2 * WORD
+    return WORD if uses_dot(dtype, isa) else 1
+
+
 def group_starts(run_length: int, width: int) -> list[int]:
     """First code of every group of ``width`` codes of a run; the last one may overlap."""
     starts = list(range(0, run_length - width + 1, width))

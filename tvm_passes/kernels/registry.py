@@ -28,6 +28,9 @@ class Kernel:
 
 Generator = Callable[..., Kernel]
 Schedules = Callable[[Any, Sequence[TensorSpec], Isa], Iterable[Any]]
+Constants = Mapping[int, NDArray[Any]]  # by index of the argument
+Narrow = Callable[[Any, Sequence[TensorSpec], Constants, Isa], str]
+WEIGHTS = 1  # the argument that ``Family.narrow`` is about
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,14 @@ class Family:
             are any, None for the default.
         space: ``(config, input specs, isa)`` to all schedules, frozen dataclasses of integers and
             strings, the default first. None where there is nothing to choose.
+        narrow: ``(config, input specs, constants, isa)`` to the type that weights are stored in:
+            int2 to int6 where their codes fit and the library gets smaller, int8. None where the
+            operator has none.
     """
 
     generate: Generator
     space: Schedules | None = None
+    narrow: Narrow | None = None
 
     def __call__(
         self, config: Any, specs: Sequence[TensorSpec], isa: Isa, schedule: Any = None
@@ -52,6 +59,16 @@ class Family:
             return self.generate(config, specs, isa)
         return self.generate(config, specs, isa, schedule)
 
+    def stored(
+        self, config: Any, specs: Sequence[TensorSpec], constants: Constants, isa: Isa
+    ) -> tuple[TensorSpec, ...]:
+        """The specs that a kernel is generated for: weights in the type that they are stored in."""
+        stored = list(specs)
+        if self.narrow is not None:
+            dtype = self.narrow(config, specs, constants, isa)
+            stored[WEIGHTS] = TensorSpec(specs[WEIGHTS].shape, dtype)
+        return tuple(stored)
+
     def schedules(self, config: Any, specs: Sequence[TensorSpec], isa: Isa) -> list[Any]:
         """All schedules, the default first; empty where there is nothing to choose."""
         return [] if self.space is None else list(self.space(config, specs, isa))
@@ -60,16 +77,19 @@ class Family:
 KERNELS: dict[str, Family] = {}
 
 
-def kernel(name: str, space: Schedules | None = None) -> Callable[[Generator], Generator]:
+def kernel(
+    name: str, space: Schedules | None = None, narrow: Narrow | None = None
+) -> Callable[[Generator], Generator]:
     """Register ``generate(config, input specs, isa[, schedule])`` as kernels of operator ``name``.
 
     Args:
         name: the operator.
         space: see ``Family``.
+        narrow: see ``Family``.
     """
 
     def register(generate: Generator) -> Generator:
-        KERNELS[name] = Family(generate, space)
+        KERNELS[name] = Family(generate, space, narrow)
         return generate
 
     return register
