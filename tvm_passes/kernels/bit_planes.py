@@ -3,14 +3,14 @@
 The codes of one output channel span less than ``2^bits``. What is stored of each is its distance
 from the channel's least code, cut in planes of four, two and one bits, so that none crosses a byte.
 
-Codes keep the order in which a product reads them, ``[cell][channel][width]``, and are cut in
-vectors of whole cells. Byte ``i`` of a plane's vector holds code ``i`` of two, four or eight
-neighbouring vectors, the first one in its lowest bits: shifts and masks alone bring them back.
+A strip holds the codes of as many channels as an instruction multiplies, ``[cell][lane][width]``,
+and is cut in vectors that fill registers. Byte ``i`` of a plane's vector holds code ``i`` of two,
+four or eight neighbouring vectors, the first one in its lowest bits: shifts and masks alone bring
+them back.
 """
 
 from dataclasses import dataclass
 from functools import reduce
-from math import lcm
 from operator import or_
 
 import numpy as np
@@ -20,44 +20,39 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
-from tvm_passes.kernels.builder import int32, load, splat, store
+from tvm_passes.kernels.builder import int32, lane_slice, load, splat, store
 
 PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2)}  # lowest bits first
 TURN = 8  # vectors that fill the bytes of every plane
 
 
 @dataclass(frozen=True)
-class PackedPanel:
-    """The weights of one panel of output channels.
+class Strip:
+    """How the weights of some output channels are stored.
 
     Attributes:
         bits: of a code, a key of ``PLANES``.
-        channels: output channels.
+        lanes: output channels.
         width: neighbouring codes of one channel.
         cells: groups of ``width`` codes of every channel.
-        register: bytes of a vector register.
+        register: bytes of a vector register; a power of two, like ``lanes`` and ``width``.
     """
 
     bits: int
-    channels: int
+    lanes: int
     width: int
     cells: int
     register: int
 
     @property
-    def codes(self) -> int:
-        """Number of weights, zeros that fill groups and vectors of channels included."""
-        return self.cells * self.channels * self.width
-
-    @property
     def vector(self) -> int:
-        """Codes that are unpacked together: whole cells and whole registers."""
-        return lcm(self.channels * self.width, self.register)
+        """Codes that are unpacked together, whole cells."""
+        return max(self.lanes * self.width, self.register)
 
     @property
-    def vectors(self) -> int:
-        """Vectors of all codes; what is left of the last one is zero."""
-        return -(-self.codes // self.vector)
+    def _share(self) -> int:
+        """Cells of a vector."""
+        return self.vector // (self.lanes * self.width)
 
     @property
     def nbytes(self) -> int:
@@ -65,20 +60,17 @@ class PackedPanel:
         return sum(map(self._plane_bytes, PLANES[self.bits]))
 
     def _plane_bytes(self, bits: int) -> int:
-        return -(-self.vectors * bits // TURN) * self.vector
+        vectors = -(-self.cells // self._share)
+        return -(-vectors * bits // TURN) * self.vector
 
-    def least(self, codes: NDArray[np.int8]) -> NDArray[np.int8]:
-        """The least code of every channel."""
-        result: NDArray[np.int8] = codes.reshape(-1, self.channels, self.width).min((0, 2))
-        return result
-
-    def pack(self, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
-        """All planes one after the other, [nbytes]."""
-        cells = codes.reshape(-1, self.channels, self.width).astype(np.int64)
-        distances = cells - self.least(codes)[:, None]
+    def pack(self, codes: NDArray[np.int8]) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+        """Of codes [cells, lanes, width] all planes, [nbytes], and the least codes, [lanes]."""
+        least = codes.min((0, 2))
+        distances = codes.astype(np.int64) - least[:, None]
         assert distances.max() < 1 << self.bits, f"weights of more than {self.bits} bits"
-        whole = np.zeros(-(-self.vectors // TURN) * TURN * self.vector, np.uint8)
-        whole[: codes.size] = distances.ravel()
+        turns = -(-distances.size // (TURN * self.vector))
+        whole = np.zeros(turns * TURN * self.vector, np.uint8)
+        whole[: distances.size] = distances.ravel()
         planes, done = [], 0
         for bits in PLANES[self.bits]:
             parts = (whole >> done & (1 << bits) - 1).reshape(-1, TURN // bits, self.vector)
@@ -86,46 +78,59 @@ class PackedPanel:
             packed = np.bitwise_or.reduce(parts << shifts, axis=1).ravel()
             planes.append(packed[: self._plane_bytes(bits)])
             done += bits
-        return np.concatenate(planes)
+        return np.concatenate(planes), least
 
-    def unpack(self, packed: Buffer, start: Expr, least: Expr, codes: Buffer) -> None:
+    def unpack(
+        self, packed: Buffer, start: Expr, least: Expr, codes: Buffer, to: Expr, stride: Expr | int
+    ) -> None:
         """Emit what brings the codes back.
 
         Args:
             packed: uint8.
             start: offset of the planes in it.
             least: offset of the least codes in it.
-            codes: int8, room for ``vectors`` vectors.
+            codes: int8.
+            to: offset of the first cell in it.
+            stride: distance of two cells in it.
         """
-        cell = self.channels * self.width
-        order = [int32(place % cell // self.width) for place in range(self.vector)]
-        each = T.bind(load(packed, least, self.channels))
+        order = [int32(place // self.width % self.lanes) for place in range(self.vector)]
+        each = T.bind(load(packed, least, self.lanes))
         # a shuffle gives no more lanes than it takes
-        wide = tirx.Shuffle([each] * (self.vector // self.channels), order)
-        dtype = f"int8x{self.vector}"
-        lowest = T.bind(T.reinterpret(dtype, wide))
+        wide = tirx.Shuffle([each] * (self.vector // self.lanes), order)
+        lowest = T.bind(T.reinterpret(f"int8x{self.vector}", wide))
+        own = self.lanes * self.width
 
-        def turn(index: Expr, count: int) -> None:
-            bytes_of: dict[int, Expr] = {}  # the vector of each plane that is being taken apart
-            for place in range(count):
-                parts, base, done = [], start, 0
-                for bits in PLANES[self.bits]:
-                    neighbours = TURN // bits
-                    if place % neighbours == 0:
-                        offset = base + (index * bits + place // neighbours) * self.vector
-                        bytes_of[bits] = T.bind(load(packed, offset, self.vector))
-                    source = place % neighbours * bits
-                    parts.append(_field(bytes_of[bits], source, done, bits, self.vector))
-                    base, done = base + self._plane_bytes(bits), done + bits
-                distances = T.reinterpret(dtype, reduce(or_, parts))
-                store(codes, (index * TURN + place) * self.vector, distances + lowest, self.vector)
+        def emit(turn: Expr, cells: int) -> None:
+            for cell in range(cells):
+                vector, part = divmod(cell, self._share)
+                if part == 0:
+                    distances = T.bind(self._distances(planes, packed, start, turn, vector))
+                    value = T.bind(T.reinterpret(f"int8x{self.vector}", distances) + lowest)
+                place = to + (turn * (TURN * self._share) + cell) * stride
+                store(codes, place, lane_slice(value, part * own, own), own)
 
-        whole, rest = divmod(self.vectors, TURN)
+        planes: dict[int, Expr] = {}
+        whole, rest = divmod(self.cells, TURN * self._share)
         if whole:
-            with T.serial(0, whole) as index:
-                turn(index, TURN)
+            with T.serial(0, whole) as turn:
+                emit(turn, TURN * self._share)
         if rest:
-            turn(int32(whole), rest)
+            emit(int32(whole), rest)
+
+    def _distances(
+        self, planes: dict[int, Expr], packed: Buffer, start: Expr, turn: Expr, vector: int
+    ) -> Expr:
+        """The distances of a vector of a turn; ``planes`` keeps the bytes that it shares."""
+        parts, done = [], 0
+        for bits in PLANES[self.bits]:
+            neighbours = TURN // bits
+            if vector % neighbours == 0:
+                offset = start + (turn * bits + vector // neighbours) * self.vector
+                planes[bits] = T.bind(load(packed, offset, self.vector))
+            source = vector % neighbours * bits
+            parts.append(_field(planes[bits], source, done, bits, self.vector))
+            start, done = start + self._plane_bytes(bits), done + bits
+        return reduce(or_, parts)
 
 
 def _field(byte: Expr, source: int, target: int, bits: int, lanes: int) -> Expr:

@@ -17,14 +17,12 @@ from tvm_passes.kernels.gemm_mmla import MmlaMicroKernel
 from tvm_passes.kernels.gemm_tile import (
     Access,
     GemmSchedule,
-    cell_width,
     default_schedule,
     input_offset,
-    pack_weights,
     tiles_in,
     uses_matrix,
 )
-from tvm_passes.kernels.gemm_weights import WeightLayout, weight_layout
+from tvm_passes.kernels.gemm_weights import PackedWeights, PlainWeights, weight_layout
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.parallel import tasks
 from tvm_passes.kernels.registry import Kernel
@@ -44,7 +42,7 @@ def gemm_kernel(
     x, w, bias = specs[:3]
     channels = w.shape[0]
     schedule = schedule or default_schedule(access, channels, x.dtype, isa)
-    layout = weight_layout(access, channels, x.dtype, w.dtype, isa, schedule.vectors)
+    layout = weight_layout(access, channels, x.dtype, w.dtype, isa)
     padded = -(-channels // isa.lanes) * isa.lanes
     offset = input_offset(x.dtype, isa)
     vector = TensorSpec((padded,), "int32")
@@ -66,14 +64,12 @@ def gemm_kernel(
     def pack(constants: Mapping[int, NDArray[Any]]) -> Mapping[int, NDArray[Any]]:
         weights, biases, multiplier = (constants[index] for index in range(1, 4))
         rows = weights.reshape(channels, -1)
-        width = cell_width(access, x.dtype, isa)
-        codes = pack_weights(rows, access, schedule.vectors, isa.lanes, width)
         corrected = biases.astype(np.int64) - offset * rows.astype(np.int64).sum(1)
         wide = np.zeros((biases.shape[0], padded), np.int32)
         wide[:, :channels] = corrected.astype(np.int32)
         return {
             **plan.pack(constants, isa),
-            1: layout.pack(codes),
+            1: layout.pack(rows, schedule.vectors),
             2: wide.ravel(),
             3: np.pad(multiplier, (0, padded - channels)),
         }
@@ -89,7 +85,7 @@ class _Loops:
         access: Access,
         config: LinearConfig,
         schedule: GemmSchedule,
-        layout: WeightLayout,
+        layout: PlainWeights | PackedWeights,
         micro_kernel: Callable[[tirx.Buffer], MicroKernel | MmlaMicroKernel],
         epilogue: Epilogue,
         builder: KernelBuilder,
@@ -112,26 +108,26 @@ class _Loops:
         whole = panels if rest == vectors * self.lanes else panels - 1
         depth, pixels = self.access.depth, self.access.rows * self.access.columns
         blocks_of_pixels = -(-total // size)
+        weights = self.layout.panels(self.weights, vectors, blocks_of_pixels)
 
         def block_of_pixels(block: Expr) -> None:
             first = block * size
             count = size if total % size == 0 else tirx.min(total - first, int32(size))
-            room = self.layout.room(self.weights)
-            micro = self.micro_kernel(room)
+            micro = self.micro_kernel(weights.codes)
             if isinstance(micro, MmlaMicroKernel):
                 with T.serial(0, count) as index:
                     micro.prepare(index, self._place(first + index)[2])
             if whole:
                 with T.serial(0, whole) as panel:
-                    weights = self.layout.open(self.weights, room, panel, vectors * self.lanes)
+                    start = weights.open(panel, vectors)
                     with T.serial(0, count) as index:
-                        place = first, index, panel, weights
+                        place = first, index, panel, start
                         self._tile(micro, *place, vectors, vectors * self.lanes)
             if whole < panels:
                 last, panel = -(-rest // self.lanes), int32(whole)
-                weights = self.layout.open(self.weights, room, panel, last * self.lanes)
+                start = weights.open(panel, last)
                 with T.serial(0, count) as index:
-                    self._tile(micro, first, index, panel, weights, last, rest)
+                    self._tile(micro, first, index, panel, start, last, rest)
 
         tasks(blocks_of_pixels, pixels * depth * channels // blocks_of_pixels, block_of_pixels)
 

@@ -1,132 +1,205 @@
 """How the weights of ``linear`` and ``conv2d`` lie in the library, and how a product gets at them.
 
-Codes of up to six bits are stored as bit planes. They are brought back a panel of output channels
-at a time, in front of the loop over the pixels that pass over it.
+Codes of up to six bits are stored as bit planes and unpacked in front of the loop over the pixels
+that pass over them.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
-from tvm_passes.kernels.bit_planes import PLANES, PackedPanel
+from tvm_passes.kernels.bit_planes import PLANES, Strip
 from tvm_passes.kernels.builder import int32
 from tvm_passes.kernels.dot import WORD
-from tvm_passes.kernels.gemm_tile import Access, cell_width, default_schedule, group_starts
+from tvm_passes.kernels.gemm_tile import (
+    Access,
+    cell_width,
+    group_cells,
+    group_starts,
+    pack_weights,
+)
 from tvm_passes.kernels.isa import Isa
+from tvm_passes.kernels.parallel import PER_BYTE, tasks
 from tvm_passes.ops.base import TensorSpec
 
 
-class WeightLayout(Protocol):
-    """What the generator of a product needs to know of its weights."""
+class Panels(Protocol):
+    """Weights as a product reads them."""
 
     @property
-    def spec(self) -> TensorSpec:
-        """What is stored."""
+    def codes(self) -> Buffer:
+        """int8, in the order of ``gemm_tile.pack_weights``."""
         ...
 
-    def pack(self, codes: NDArray[np.int8]) -> NDArray[np.int8] | NDArray[np.uint8]:
-        """From ``gemm_tile.pack_weights`` to what is stored."""
-        ...
-
-    def room(self, stored: Buffer) -> Buffer:
-        """The int8 buffer that the product reads; allocated here if it is not ``stored``."""
-        ...
-
-    def open(self, stored: Buffer, room: Buffer, panel: Expr, channels: int) -> Expr:
-        """Offset of a panel of so many channels in ``room``, after it was brought there."""
+    def open(self, panel: Expr, vectors: int) -> Expr:
+        """Offset of a panel of so many vectors of channels, after it was brought to ``codes``."""
         ...
 
 
 @dataclass(frozen=True)
-class PlainWeights:
-    """One byte a code.
+class AllPanels:
+    """All panels lie there.
 
     Attributes:
-        panel_bytes: of every panel but the last one.
-        nbytes: in all.
+        codes: see ``Panels``.
+        panel_bytes: of every panel but the last one, which may be smaller.
     """
 
+    codes: Buffer
     panel_bytes: int
-    nbytes: int
 
-    @property
-    def spec(self) -> TensorSpec:
-        """See ``WeightLayout``."""
-        return TensorSpec((self.nbytes,), "int8")
-
-    def pack(self, codes: NDArray[np.int8]) -> NDArray[np.int8]:
-        """See ``WeightLayout``."""
-        return codes
-
-    def room(self, stored: Buffer) -> Buffer:
-        """See ``WeightLayout``."""
-        return stored
-
-    def open(self, stored: Buffer, room: Buffer, panel: Expr, channels: int) -> Expr:
-        """See ``WeightLayout``."""
-        del stored, room, channels
+    def open(self, panel: Expr, vectors: int) -> Expr:
+        """See ``Panels``."""
+        del vectors
         return panel * self.panel_bytes
 
 
 @dataclass(frozen=True)
-class PackedWeights:
-    """The planes of every panel, then the least code of every channel.
+class WeightShape:
+    """The weights of a product, by what its instructions take.
 
     Attributes:
-        panel: every panel but the last one, which may have fewer channels.
-        channels: of all panels.
+        access: how the implicit matrix lies in the input.
+        channels: output channels.
+        lanes: channels of a vector.
+        width: neighbouring codes of one channel.
     """
 
-    panel: PackedPanel
+    access: Access
     channels: int
+    lanes: int
+    width: int
+
+    @property
+    def blocks(self) -> int:
+        """Vectors of channels."""
+        return -(-self.channels // self.lanes)
+
+    @property
+    def cells(self) -> int:
+        """Groups of ``width`` codes of every channel."""
+        return self.access.runs * len(group_starts(self.access.run_length, self.width))
+
+    @property
+    def block_bytes(self) -> int:
+        """Codes of a vector of channels."""
+        return self.cells * self.lanes * self.width
+
+
+@dataclass(frozen=True)
+class PlainWeights:
+    """One byte a code, in the order of the product."""
+
+    shape: WeightShape
 
     @property
     def spec(self) -> TensorSpec:
-        """See ``WeightLayout``."""
-        return TensorSpec((self._planes + self.channels,), "uint8")
+        """What is stored."""
+        return TensorSpec((self.shape.blocks * self.shape.block_bytes,), "int8")
+
+    def pack(self, rows: NDArray[np.int8], vectors: int) -> NDArray[np.int8]:
+        """What is stored of weights [N, K] for panels of ``vectors`` vectors."""
+        shape = self.shape
+        return pack_weights(rows, shape.access, vectors, shape.lanes, shape.width)
+
+    def panels(self, stored: Buffer, vectors: int, passes: int) -> Panels:
+        """The panels of ``vectors`` vectors, ready for so many passes over all of them."""
+        del passes
+        return AllPanels(stored, vectors * self.shape.block_bytes)
+
+
+@dataclass(frozen=True)
+class PackedWeights:
+    """The bit planes of every vector of channels, then the least code of every channel.
+
+    Attributes:
+        shape: of the weights.
+        strip: of a vector of channels.
+    """
+
+    shape: WeightShape
+    strip: Strip
 
     @property
-    def _planes(self) -> int:
-        return sum(panel.nbytes for panel in self._panels())
+    def spec(self) -> TensorSpec:
+        """What is stored."""
+        return TensorSpec((self.shape.blocks * (self.strip.nbytes + self.shape.lanes),), "uint8")
 
-    def _panels(self) -> Iterator[PackedPanel]:
-        most = self.panel.channels
-        for first in range(0, self.channels, most):
-            yield replace(self.panel, channels=min(most, self.channels - first))
+    def pack(self, rows: NDArray[np.int8], vectors: int) -> NDArray[np.uint8]:
+        """What is stored of weights [N, K], whatever the panels."""
+        del vectors
+        shape = self.shape
+        cells = group_cells(rows, shape.access, shape.lanes, shape.width)
+        blocks = cells.reshape(shape.blocks, shape.lanes, shape.cells, shape.width)
+        packed = [self.strip.pack(block) for block in blocks.swapaxes(1, 2)]
+        planes, least = zip(*packed, strict=True)
+        return np.concatenate([*planes, *(each.view(np.uint8) for each in least)])
 
-    def pack(self, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
-        """See ``WeightLayout``."""
-        planes, least, done = [], [], 0
-        for panel in self._panels():
-            own = codes[done : done + panel.codes]
-            planes.append(panel.pack(own))
-            least.append(panel.least(own).view(np.uint8))
-            done += panel.codes
-        return np.concatenate([*planes, *least])
+    def panels(self, stored: Buffer, vectors: int, passes: int) -> Panels:
+        """Everything is unpacked ahead of several passes; for a single one every panel when its
+        turn comes, so that it is read out of the first-level cache."""
+        if passes == 1:
+            return _OnePanel(self, stored, vectors)
+        shape = self.shape
+        codes = T.alloc_buffer((shape.blocks * shape.block_bytes,), "int8")
+        whole, rest = divmod(shape.blocks, vectors)
 
-    def room(self, stored: Buffer) -> Buffer:
-        """See ``WeightLayout``."""
-        del stored
-        most = max(panel.vectors * panel.vector for panel in self._panels())
-        return T.alloc_buffer((most,), "int8")
+        def unpack(block: Expr) -> None:
+            panel = T.bind(tirx.floordiv(block, vectors))
+            size = int32(vectors)
+            if rest:
+                size = tirx.Select(panel < whole, size, int32(rest))
+            first = panel * (vectors * shape.block_bytes)
+            self.unpack(stored, block, codes, first, block - panel * vectors, size)
 
-    def open(self, stored: Buffer, room: Buffer, panel: Expr, channels: int) -> Expr:
-        """See ``WeightLayout``."""
-        least = self._planes + panel * self.panel.channels
-        start = panel * self.panel.nbytes
-        replace(self.panel, channels=channels).unpack(stored, start, least, room)
+        tasks(shape.blocks, shape.block_bytes * PER_BYTE, unpack)
+        return AllPanels(codes, vectors * shape.block_bytes)
+
+    def unpack(
+        self, stored: Buffer, block: Expr, codes: Buffer, first: Expr, place: Expr, vectors: Expr
+    ) -> None:
+        """Emit what brings vector ``block`` of channels back.
+
+        Args:
+            stored: what ``pack`` made.
+            block: its number.
+            codes: int8.
+            first: offset of its panel in it.
+            place: number of the vector in the panel.
+            vectors: how many the panel has.
+        """
+        shape = self.shape
+        own = shape.lanes * shape.width
+        least = shape.blocks * self.strip.nbytes + block * shape.lanes
+        start = block * self.strip.nbytes
+        stride = T.bind(vectors * own)
+        self.strip.unpack(stored, start, least, codes, T.bind(first + place * own), stride)
+
+
+class _OnePanel:
+    """The panel that was opened last."""
+
+    def __init__(self, weights: PackedWeights, stored: Buffer, vectors: int) -> None:
+        self.weights, self.stored, self.most = weights, stored, vectors
+        size = min(vectors, weights.shape.blocks) * weights.shape.block_bytes
+        self.codes = T.alloc_buffer((size,), "int8")
+
+    def open(self, panel: Expr, vectors: int) -> Expr:
+        with T.serial(0, vectors) as place:
+            block, first = panel * self.most + place, int32(0)
+            self.weights.unpack(self.stored, block, self.codes, first, place, int32(vectors))
         return int32(0)
 
 
 def weight_layout(
-    access: Access, channels: int, x_dtype: str, w_dtype: str, isa: Isa, vectors: int
-) -> WeightLayout:
+    access: Access, channels: int, x_dtype: str, w_dtype: str, isa: Isa
+) -> PlainWeights | PackedWeights:
     """How weights lie in the library.
 
     Args:
@@ -135,16 +208,12 @@ def weight_layout(
         x_dtype: of the input.
         w_dtype: of the weights: int8, or int2 to int6.
         isa: instruction set.
-        vectors: vectors of output channels of a panel.
     """
-    width = cell_width(access, x_dtype, isa)
-    cells = access.runs * len(group_starts(access.run_length, width))
-    padded = -(-channels // isa.lanes) * isa.lanes
-    most = min(vectors * isa.lanes, padded)
+    shape = WeightShape(access, channels, isa.lanes, cell_width(access, x_dtype, isa))
     if w_dtype == "int8":
-        return PlainWeights(vectors * isa.lanes * width * cells, padded * width * cells)
-    bits = int(w_dtype.removeprefix("int"))
-    return PackedWeights(PackedPanel(bits, most, width, cells, isa.lanes * WORD), padded)
+        return PlainWeights(shape)
+    bits, register = int(w_dtype.removeprefix("int")), isa.lanes * WORD
+    return PackedWeights(shape, Strip(bits, shape.lanes, shape.width, shape.cells, register))
 
 
 def weight_dtype(rows: NDArray[np.int8], access: Access, x_dtype: str, isa: Isa) -> str:
@@ -157,12 +226,10 @@ def weight_dtype(rows: NDArray[np.int8], access: Access, x_dtype: str, isa: Isa)
     if access.run_length % (2 * WORD):  # zeros fill the last group of a run
         least, greatest = np.minimum(least, 0), np.maximum(greatest, 0)
     span = int((greatest - least).max())
-    bits = next((bits for bits in sorted(PLANES) if span < 1 << bits), None)
-    if bits is None:
-        return "int8"
-    vectors = default_schedule(access, len(rows), x_dtype, isa).vectors
+    fitting = (f"int{bits}" for bits in PLANES if span < 1 << bits)
+    dtype = next(fitting, "int8")
     packed, plain = (
-        weight_layout(access, len(rows), x_dtype, dtype, isa, vectors).spec.shape[0]
-        for dtype in (f"int{bits}", "int8")
+        weight_layout(access, len(rows), x_dtype, each, isa).spec.shape[0]
+        for each in (dtype, "int8")
     )
-    return f"int{bits}" if packed < plain else "int8"
+    return dtype if packed < plain else "int8"
