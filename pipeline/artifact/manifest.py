@@ -59,6 +59,8 @@ class LibraryEntry(_Part):
         isa: instruction set that its kernels use.
         arena_bytes: working memory of one handle.
         parameter_bytes: constants inside the library.
+        weight_bytes: weights of products among them.
+        weight_bytes_by_bits: the same by the width that they are stored in.
         code_bytes: machine code.
         file_bytes: size of the file.
         layers: names in the order of a profile.
@@ -68,6 +70,8 @@ class LibraryEntry(_Part):
     isa: str
     arena_bytes: int
     parameter_bytes: int
+    weight_bytes: int = 0
+    weight_bytes_by_bits: dict[int, int] = {}
     code_bytes: int
     file_bytes: int
     layers: tuple[str, ...]

@@ -13,7 +13,7 @@ from pipeline.artifact.read import Artifact
 from pipeline.errors import UserError
 from pipeline.files.hashing import sha256_file
 from pipeline.files.staging import check_writable, staged_directory
-from tvm_passes.aot import LibraryReport, TargetSpec
+from tvm_passes.aot import LibraryReport, TargetSpec, bytes_by_bits
 from tvm_passes.aot.library import public_header
 
 KERNELS = "kernels.json"
@@ -128,11 +128,14 @@ def _place(root: Path, path: str, content: Path | bytes) -> None:
 
 def _entry(file: str, library: BuiltLibrary) -> LibraryEntry:
     report = library.report
+    by_bits = bytes_by_bits(report.weights)
     return LibraryEntry(
         file=file,
         isa=library.target.isa,
         arena_bytes=report.arena_bytes,
         parameter_bytes=report.parameter_bytes,
+        weight_bytes=sum(by_bits.values()),
+        weight_bytes_by_bits=by_bits,
         code_bytes=report.code_bytes,
         file_bytes=report.file_bytes,
         layers=report.layers,

@@ -12,7 +12,13 @@ from pipeline.artifact import BuiltLibrary
 from pipeline.progress import Step
 from pipeline.stages.integer_module import read_module
 from pipeline.stages.workspace import Workspace
-from tvm_passes.aot import LibraryInfo, LibraryReport, TargetSpec, build_library
+from tvm_passes.aot import (
+    LibraryInfo,
+    LibraryReport,
+    StoredWeights,
+    TargetSpec,
+    build_library,
+)
 from tvm_passes.graph.select import chosen
 from tvm_passes.kernels.choices import Choices
 from tvm_passes.kernels.isa import ISAS
@@ -76,7 +82,11 @@ def build_stage(
         title=f"build for {target.name}",
     )
     content = json.loads((folder / REPORT).read_text())
-    report = LibraryReport(**(content | {"layers": tuple(content["layers"])}))
+    lists = {
+        "layers": tuple(content["layers"]),
+        "weights": tuple(StoredWeights(**each) for each in content["weights"]),
+    }
+    report = LibraryReport(**(content | lists))
     return BuiltLibrary(folder / LIBRARY, target, report, folder / KERNELS)
 
 

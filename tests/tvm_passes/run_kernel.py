@@ -93,7 +93,8 @@ def check_all(calls: Sequence[Call], isa: str) -> None:
     generated: dict[object, tuple[Kernel, TensorSpec]] = {}
     cases = []
     for name, config, arrays in calls:
-        specs = tuple(TensorSpec(array.shape, str(array.dtype)) for array in arrays)
+        given = [TensorSpec(array.shape, str(array.dtype)) for array in arrays]
+        specs = KERNELS[name].stored(config, given, dict(enumerate(arrays)), ISAS[isa])
         key = (name, config, specs)
         if key not in generated:
             out = OPERATORS[name].infer(config, specs)

@@ -15,6 +15,7 @@ from tvm_passes.aot.plan import plan_memory
 from tvm_passes.aot.program import linearize
 from tvm_passes.aot.targets import TargetSpec
 from tvm_passes.aot.toolchain import compile_library
+from tvm_passes.aot.weights import StoredWeights, weights_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class LibraryReport:
         code_bytes: machine code (section .text).
         file_bytes: the file.
         layers: names of the layers in order, as a profile counts them.
+        weights: of the layers that have any.
     """
 
     arena_bytes: int
@@ -36,6 +38,7 @@ class LibraryReport:
     code_bytes: int
     file_bytes: int
     layers: tuple[str, ...]
+    weights: tuple[StoredWeights, ...] = ()
 
 
 def build_library(mod: IRModule, target: TargetSpec, info: LibraryInfo, out: Path) -> LibraryReport:
@@ -73,6 +76,7 @@ def build_library(mod: IRModule, target: TargetSpec, info: LibraryInfo, out: Pat
             code_bytes=_section_bytes(built.read_bytes(), b".text"),
             file_bytes=built.stat().st_size,
             layers=tuple(layer.name for layer in program.layers),
+            weights=weights_of(program, mod),
         )
         os.replace(built, out)
     return report

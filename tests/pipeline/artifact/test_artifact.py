@@ -5,13 +5,15 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from pipeline.artifact import Artifact, read_artifact
+from pipeline.artifact import Artifact, BuiltLibrary, read_artifact
 from pipeline.errors import UserError
+from tvm_passes.aot import StoredWeights
 
 from .conftest import LABELS, MODEL
 
@@ -47,6 +49,17 @@ def test_the_manifest_repeats_the_sizes_of_the_libraries(write: Write) -> None:
     entry = artifact.manifest.libraries["x86-64"]
     assert entry.file_bytes == artifact.library("x86-64").stat().st_size
     assert (entry.isa, entry.layers) == ("portable", ("sum_colours",))
+
+
+def test_the_manifest_sums_the_weights_by_their_width(
+    write: Write, libraries: list[BuiltLibrary]
+) -> None:
+    weights = tuple(StoredWeights("layer", *each) for each in [(8, 300), (4, 20), (8, 11)])
+    report = replace(libraries[0].report, weights=weights)
+    artifact = write(libraries=[replace(libraries[0], report=report)])
+    library = read_artifact(artifact.path).manifest.libraries["x86-64"]
+    assert library.weight_bytes == 331
+    assert library.weight_bytes_by_bits == {4: 20, 8: 311}
 
 
 @pytest.mark.parametrize("name", ["labels.txt", "lib/x86-64/libpocketvit_colours.so"])

@@ -119,6 +119,29 @@ def test_a_choice_takes_fused_calls_apart() -> None:
     np.testing.assert_array_equal(run(apart, x), run(fused, x))
 
 
+def test_a_kernel_is_chosen_by_the_width_of_its_weights() -> None:
+    """Equal layers share a kernel only where their weights are stored alike."""
+    _, config, arrays = product_calls("linear", LinearConfig, (1, 3, 64), (64, 64), ("int8",) * 2)[
+        0
+    ]
+    rng = np.random.default_rng(0)
+
+    def body(graph: Graph, x: relax.Var) -> relax.Expr:
+        for bits in (8, 4, 4, 6):
+            top = (1 << (bits - 1)) - 1
+            w = rng.integers(-top, top + 1, (64, 64)).astype(np.int8)
+            x = graph.emit(call("linear", config, x, w, *arrays[2:]))
+        return x
+
+    mod = build([((1, 3, 64), "int8")], body)
+    selected = select_kernels(mod, PORTABLE)
+    assert len(kernels(selected)) == 3
+    names = " ".join(chosen(selected, PORTABLE).kernels)
+    assert all(f"{dtype}[64,64]" in names for dtype in ("int8", "int6", "int4"))
+    x = codes("int8", 1, 3, 64)
+    np.testing.assert_array_equal(run(selected, x), interpret(mod, x))
+
+
 def test_views_that_move_data_get_kernels_and_reshapes_do_not() -> None:
     def body(graph: Graph, x: relax.Var) -> relax.Expr:
         turned = graph.emit(relax.op.permute_dims(x, [0, 2, 1]))
