@@ -1,7 +1,8 @@
 """Which schedule each kernel is built with, and what is fused: by workload, as data in a file.
 
-A workload says what a kernel computes, with its shapes but without the values of any quantizer, so
-that one choice serves every calibration of a model. A file holds the choices for one ISA::
+A workload says what a kernel computes, with its shapes and the types that tensors are stored in
+(weights of few bits are ``int4``, say) but without the values of any quantizer, so that one choice
+serves every calibration of a model. A file holds the choices for one ISA::
 
     {"isa": "neon-dotprod",
      "kernels": {"linear | int8[197,192] int8[192,192]": {"rows": 5, "vectors": 4, "block": 17,
