@@ -27,7 +27,7 @@ def operand(scope: Scope, expr: relax.Expr, greatest: int = WEIGHT_MAX) -> Quant
     if not is_integer_call(producer, "dequantize_log"):
         return None
     config = config_of(producer)
-    table, unit = adalog_table(config.q, config.bits, greatest)
+    table, unit = adalog_table(config.q, config.r, config.bits, greatest)
     values = scope.emit(call("lut", LutConfig("int16"), producer.args[0], table))
     scale = np.array(log_scale(producer) * unit)
     return Quantized(values, scale, np.array(0), offset=-config.shift)
@@ -58,7 +58,7 @@ def lower_quantize_log(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     fitted = pwl_tables(function, scale, middle, 0, -32767, 32767, "int16")
     fine = scope.emit(call("pwl", fitted.config, x.codes, fitted.slope, fitted.base))
     encode = adalog_quantize_config(
-        middle, 0, log_scale(quantize), config.q, config.bits, config.shift
+        middle, 0, log_scale(quantize), config.q, config.r, config.bits, config.shift
     )
     return call("adalog_quantize", encode, fine)
 

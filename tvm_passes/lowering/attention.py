@@ -107,7 +107,7 @@ def _softmax_config(quantize: relax.Call, scale: float, name: str) -> SoftmaxCon
         config = config_of(quantize)
         if config.shift:
             raise LoweringError(f"{name}: shifted AdaLog codes of a softmax")
-        return adalog_softmax_config(scale, config.q, config.bits, log_scale(quantize))
+        return adalog_softmax_config(scale, config.q, config.r, config.bits, log_scale(quantize))
     target = output_format(quantize)
     if target.qmin > target.zero_point:
         raise LoweringError(f"{name}: softmax to codes from {target.qmin}, without their zero")

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from tvm_passes.ops.base import Operator, TensorSpec, register, same_as
 
 Array = NDArray[Any]
-LOG_RESOLUTION = 37  # AdaLog's r: exponents are multiples of q / 37 (AdaLog, section 3.2)
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,13 @@ class DequantizeConfig:
 
 @dataclass(frozen=True)
 class QuantizeLogConfig:
-    """AdaLog codes of ``x + shift``; the greatest code stands for zero.
+    """Logarithmic codes of ``x + shift``; the greatest code stands for zero.
+
+    AdaLog (ECCV 2024, section 3.2) has r = 37; q = r = 1 is a logarithm to base two.
 
     Attributes:
-        q: numerator of the base's exponent, base = 2^(q/37).
+        q: numerator of the base's exponent, base = 2^(q/r).
+        r: its denominator.
         bits: width of a code.
         shift: added to x before the logarithm.
         name: PyTorch module path of the tensor.
@@ -63,6 +65,7 @@ class QuantizeLogConfig:
     """
 
     q: int
+    r: int
     bits: int
     shift: float
     name: str
@@ -74,6 +77,7 @@ class DequantizeLogConfig:
     """Inverse of ``QuantizeLogConfig``."""
 
     q: int
+    r: int
     bits: int
     shift: float
     dtype: str = "float32"
@@ -120,14 +124,15 @@ def _dequantize(config: DequantizeConfig, codes: Array, scale: Array, zero_point
 
 
 def _quantize_log(config: QuantizeLogConfig, x: Array, scale: Array) -> Array:
-    ratio = np.maximum((x.astype(np.float64) + config.shift) / scale, 2.0**-1000)
-    codes = np.floor(-np.log2(ratio) * LOG_RESOLUTION / config.q + 0.5)
+    value = x.astype(np.float64) + config.shift
+    ratio = np.where(value > 0, value, 1.0) / scale
+    codes = np.floor(-np.log2(ratio) * config.r / config.q + 0.5)
     zero = 2**config.bits - 1
-    return np.where(codes >= zero, zero, np.maximum(codes, 0)).astype(np.uint8)
+    return np.where((value <= 0) | (codes >= zero), zero, np.maximum(codes, 0)).astype(np.uint8)
 
 
 def _dequantize_log(config: DequantizeLogConfig, codes: Array, scale: Array) -> Array:
-    exponent = -codes.astype(np.float64) * config.q / LOG_RESOLUTION
+    exponent = -codes.astype(np.float64) * config.q / config.r
     values = np.where(codes == 2**config.bits - 1, 0.0, scale * 2.0**exponent)
     return (values - config.shift).astype(np.float32)
 
