@@ -30,6 +30,7 @@ from tvm_passes.lowering.normalization import lower_normalize
 from tvm_passes.lowering.pointwise import lower_pointwise
 from tvm_passes.lowering.pooling import lower_avg_pool2d, lower_mean, lower_resize
 from tvm_passes.lowering.products import lower_conv2d, lower_linear
+from tvm_passes.lowering.twin import lower_twin
 from tvm_passes.lowering.views import sink_dequantize
 from tvm_passes.rewrite import Rule, rewrite_main
 
@@ -52,6 +53,9 @@ LOWERING: tuple[Phase, ...] = (
     # the two ends of the library
     Phase("take_pixels", take_pixels),
     # views act on codes
+    _rule(sink_dequantize),
+    # two ranges become one, of which views act on codes too
+    _rule(lower_twin),
     _rule(sink_dequantize),
     # one pass per operator family
     _rule(lower_conv2d),

@@ -246,4 +246,6 @@ CONVERTERS: dict[str, Converter] = {
     "dequantize.default": _dequantize,
     "adalog_quantize.default": _format("quantize_log", qdq.QuantizeLogConfig),
     "adalog_dequantize.default": _format("dequantize_log", qdq.DequantizeLogConfig),
+    "twin_quantize.default": _format("quantize_twin", qdq.QuantizeTwinConfig),
+    "twin_dequantize.default": _format("dequantize_twin", qdq.DequantizeTwinConfig),
 }

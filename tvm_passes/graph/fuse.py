@@ -15,7 +15,7 @@ from tvm_passes.ops.fused import FusedConfig, Step
 from tvm_passes.rewrite import Scope
 
 PRODUCTS = frozenset({"linear", "conv2d"})
-UNARY = frozenset({"lut", "pwl", "pwl8", "requantize", "adalog_quantize"})
+UNARY = frozenset({"lut", "pwl", "pwl8", "requantize", "adalog_quantize", "twin"})
 BINARY = frozenset({"add", "scaled_add", "mul"})
 
 

@@ -10,7 +10,7 @@ from tvm_passes.graph.moves import sliced_range
 from tvm_passes.graph.view_algebra import Digit, Layout, Shape, along, by_axis, canonical, row_major
 from tvm_passes.ops.base import TensorSpec, call, config_of, operator_of
 
-UNARY = frozenset({"lut", "pwl", "pwl8", "requantize", "adalog_quantize"})
+UNARY = frozenset({"lut", "pwl", "pwl8", "requantize", "adalog_quantize", "twin"})
 BINARY = frozenset({"add", "mul"})
 
 Build = Callable[["Space", Layout, list[relax.Expr]], relax.Call]

@@ -1,4 +1,4 @@
-"""The pointwise functions, lane by lane: ``lut``, ``pwl``, ``pwl8`` and ``adalog_quantize``."""
+"""The pointwise functions, lane by lane: tables, segments, logarithmic and twin codes."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,7 @@ from tvm_passes.kernels.fixed_point import (
     constant,
     mulhrs_add,
     requantize,
+    rescale_words,
     rounding_shift,
     rounding_shift_narrow,
     saturate,
@@ -27,6 +28,7 @@ from tvm_passes.ops.adalog import AdaLogQuantizeConfig
 from tvm_passes.ops.pointwise import LutConfig
 from tvm_passes.ops.pwl import PwlConfig
 from tvm_passes.ops.pwl8 import Pwl8Config
+from tvm_passes.ops.twin import TwinConfig
 
 
 @lane_operator("lut", tables=1)
@@ -89,3 +91,22 @@ def adalog_quantize(
     code = requantize(octaves, constant(config.multiplier, x), constant(config.shift, x), 0, isa)
     zero = constant(config.qmax, x)
     return saturate(tirx.Select(value > constant(0, x), code, zero), 0, config.qmax, config.dtype)
+
+
+@lane_operator("twin")
+def twin(config: TwinConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa) -> Expr:
+    """Both ranges, and a choice."""
+    del tables
+    x = T.bind(values[0])
+
+    def words(value: int) -> Expr:
+        return constant(value, x, "int16")
+
+    fine = rescale_words(x, words(config.fine_multiplier), config.fine_left, config.fine_shift, isa)
+    coarse = rescale_words(
+        x, words(config.coarse_multiplier), config.coarse_left, config.coarse_shift, isa
+    )
+    coarse = tirx.min(coarse, words(config.codes - 1)) << words(config.ratio_bits)
+    fine = T.bind(fine)
+    near = x < words(0) if config.qmin else fine < words(config.codes)
+    return tirx.Select(near, tirx.max(fine, words(config.qmin)), coarse)

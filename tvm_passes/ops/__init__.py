@@ -21,5 +21,6 @@ from tvm_passes.ops import (  # noqa: F401
     qdq,
     resize,
     softmax,
+    twin,
     uniform_attention,
 )

@@ -84,6 +84,38 @@ class DequantizeLogConfig:
 
 
 @dataclass(frozen=True)
+class QuantizeTwinConfig:
+    """Twin uniform codes (PTQ4ViT, section 3.2): two ranges of ``h = 2^(bits-1)`` codes each.
+
+    Unsigned: codes below h have the step ``scale``, the others ``scale * 2^m``, counted from h.
+    Signed: codes below h have the step ``scale * 2^m``, the others ``-scale``, counted from h.
+
+    Attributes:
+        m: binary logarithm of the ratio of the steps.
+        bits: width of a code, 2 to 8.
+        signed: whether the fine range is that of negative values.
+        name: PyTorch module path of the tensor.
+        dtype: always uint8.
+    """
+
+    m: int
+    bits: int
+    signed: bool
+    name: str
+    dtype: str = "uint8"
+
+
+@dataclass(frozen=True)
+class DequantizeTwinConfig:
+    """Inverse of ``QuantizeTwinConfig``."""
+
+    m: int
+    bits: int
+    signed: bool
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
 class PointwiseConfig:
     """A float function of one element, by its name in ``tvm_passes.ops.pointwise``."""
 
@@ -137,6 +169,26 @@ def _dequantize_log(config: DequantizeLogConfig, codes: Array, scale: Array) -> 
     return (values - config.shift).astype(np.float32)
 
 
+def _quantize_twin(config: QuantizeTwinConfig, x: Array, scale: Array) -> Array:
+    half = 1 << (config.bits - 1)
+    fine = np.floor(x.astype(np.float64) / scale + 0.5)
+    coarse = np.floor(x.astype(np.float64) / (scale * 2.0**config.m) + 0.5)
+    if config.signed:
+        codes = np.where(x < 0, half + np.minimum(-fine, half - 1), np.minimum(coarse, half - 1))
+    else:
+        high = half + np.minimum(coarse, half - 1)
+        codes = np.where(fine < half, np.maximum(fine, 0), high)
+    return codes.astype(np.uint8)
+
+
+def _dequantize_twin(config: DequantizeTwinConfig, codes: Array, scale: Array) -> Array:
+    half = 1 << (config.bits - 1)
+    count = (codes & (half - 1)).astype(np.float64)
+    upper, lower = (-1.0, 2.0**config.m) if config.signed else (2.0**config.m, 1.0)
+    steps = count * np.where(codes & half, upper, lower)
+    return (steps * scale).astype(np.float32)
+
+
 def _normalize(config: NormalizeConfig, x: Array) -> Array:
     axes = tuple(range(x.ndim - config.axes, x.ndim))
     centred = x - x.mean(axes, keepdims=True)
@@ -158,5 +210,7 @@ register(Operator("quantize", QuantizeConfig, _infer, _quantize))
 register(Operator("dequantize", DequantizeConfig, _infer, _dequantize))
 register(Operator("quantize_log", QuantizeLogConfig, _infer, _quantize_log))
 register(Operator("dequantize_log", DequantizeLogConfig, _infer, _dequantize_log))
+register(Operator("quantize_twin", QuantizeTwinConfig, _infer, _quantize_twin))
+register(Operator("dequantize_twin", DequantizeTwinConfig, _infer, _dequantize_twin))
 register(Operator("normalize", NormalizeConfig, _infer, _normalize))
 register(Operator("pointwise", PointwiseConfig, _infer, _pointwise))

@@ -10,8 +10,15 @@ from pipeline.errors import UserError
 from pipeline.frontend.convert import CONVERTERS
 from pipeline.frontend.importer import import_quantized
 from pipeline.quant import ops  # noqa: F401  registers torch.ops.pocketvit
+from tests.tvm_passes.modules import configs
 from tvm_passes.interpret import interpret
 from tvm_passes.lowering.io import logits_scale
+from tvm_passes.ops.qdq import (
+    DequantizeLogConfig,
+    DequantizeTwinConfig,
+    QuantizeLogConfig,
+    QuantizeTwinConfig,
+)
 from tvm_passes.pipeline import lower
 
 SCALES = {"image": 1.0, "conv": 3e-3, "act": 0.5, "mean": 0.25, "head": 1e-3}
@@ -88,3 +95,51 @@ def test_unknown_operators_are_named_with_their_module() -> None:
 
 def test_every_converter_is_named_like_an_overload() -> None:
     assert all("." in name for name in CONVERTERS)
+
+
+def _formats(base: str) -> torch.library.Library:
+    """Conversions to other formats as the simulated graph has them; ``base``: of logarithms."""
+    library = torch.library.Library(f"formats_{len(base)}", "DEF")
+    log, twin = f"{base}, int bits, float shift", "int m, int bits, bool signed"
+    for name, rest in (("adalog", log), ("twin", twin)):
+        library.define(f"{name}_quantize(Tensor x, Tensor scale, {rest}, str name) -> Tensor")
+        library.define(f"{name}_dequantize(Tensor codes, Tensor scale, {rest}) -> Tensor")
+        for way, dtype in (("quantize", torch.uint8), ("dequantize", torch.float32)):
+
+            def empty(x: torch.Tensor, *_: object, dtype: torch.dtype = dtype) -> torch.Tensor:
+                return torch.empty_like(x, dtype=dtype)
+
+            library.impl(f"{name}_{way}", empty, "CompositeExplicitAutograd")
+    return library
+
+
+@pytest.mark.parametrize(("base", "exponent"), [("int q, int r", (1, 2)), ("int q", (10,))])
+def test_formats_are_read_by_the_names_of_their_schema(
+    base: str, exponent: tuple[int, ...]
+) -> None:
+    library = _formats(base)
+    namespace = getattr(torch.ops, library.ns)
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("step", torch.tensor(0.5))
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            x = namespace.twin_quantize(image, self.step, 5, 8, True, "gelu")
+            x = namespace.twin_dequantize(x, self.step, 5, 8, True)
+            x = namespace.adalog_quantize(x, self.step, *exponent, 4, 0.0, "softmax")
+            return namespace.adalog_dequantize(x, self.step, *exponent, 4, 0.0)
+
+    with torch.no_grad():
+        graph = torch.export.export(Network(), (torch.zeros(1, 2, 2, 3),)).module()
+    for node in list(graph.graph.nodes):
+        if "_guards" in str(node.target):
+            graph.graph.erase_node(node)
+    graph.recompile()
+    module = import_quantized(graph)
+    assert configs(module, "quantize_twin") == [QuantizeTwinConfig(5, 8, True, "gelu")]
+    assert configs(module, "dequantize_twin") == [DequantizeTwinConfig(5, 8, True)]
+    q, r = exponent if len(exponent) == 2 else (*exponent, 37)
+    assert configs(module, "quantize_log") == [QuantizeLogConfig(q, r, 4, 0.0, "softmax")]
+    assert configs(module, "dequantize_log") == [DequantizeLogConfig(q, r, 4, 0.0)]

@@ -9,6 +9,7 @@ from tvm_passes.ops.adalog import adalog_quantize_config
 from tvm_passes.ops.pointwise import LutConfig, adalog_table
 from tvm_passes.ops.pwl import pwl_tables
 from tvm_passes.ops.pwl8 import pwl8_tables
+from tvm_passes.ops.twin import twin_config
 
 ALL_INT16 = np.arange(-32768, 32768).astype(np.int16)
 ALL_INT8 = np.arange(-128, 128).astype(np.int8)
@@ -59,6 +60,10 @@ def calls() -> list[Call]:
         result.append(("adalog_quantize", config, [ALL_INT16]))
         config = adalog_quantize_config(5 / 255, -100, 4.3, q, r, bits, shift)
         result.append(("adalog_quantize", config, [ALL_INT8[:251].reshape(1, 251)]))
+    for ratio, m, bits in [(0.3, 6, 8), (2.0**-8, 8, 8), (40.0, 3, 4), (1e-4, 0, 2)]:
+        for signed in (False, True):
+            config = twin_config(ratio, 1.0, m, bits, signed)
+            result += [("twin", config, [x]) for x in (ALL_INT16, ALL_INT16[32700:32777])]
     return result
 
 
