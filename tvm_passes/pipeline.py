@@ -19,6 +19,7 @@ from tvm_passes.kernels.choices import Choices
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.lowering.adalog import lower_quantize_log
 from tvm_passes.lowering.attention import lower_matmul, lower_softmax
+from tvm_passes.lowering.channels import lower_channel_factors
 from tvm_passes.lowering.elementwise import (
     lower_add,
     lower_concat,
@@ -62,6 +63,7 @@ LOWERING: tuple[Phase, ...] = (
     _rule(lower_linear),
     _rule(lower_softmax),  # before the products whose accumulators it bounds
     _rule(lower_matmul),
+    _rule(lower_channel_factors),  # before what its factors are behind
     _rule(lower_normalize),
     _rule(lower_pointwise),
     _rule(lower_quantize_log),

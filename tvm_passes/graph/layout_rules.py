@@ -153,8 +153,9 @@ def _pointwise(expr: relax.Call, shapes: list[Shape], operands: int) -> Space:
     return Space(out, (*read, *tables), out, _same(expr))
 
 
-def _scaled_add(expr: relax.Call, shapes: list[Shape]) -> Space:
-    return replace(_pointwise(expr, shapes, 2), rows=True, ordered=True)
+def _channels(expr: relax.Call, shapes: list[Shape], operands: int) -> Space:
+    """Factors lie along the last axis."""
+    return replace(_pointwise(expr, shapes, operands), rows=True, ordered=True)
 
 
 def _rows(expr: relax.Call, shapes: list[Shape]) -> Space:
@@ -238,7 +239,9 @@ def _matmul(expr: relax.Call, shapes: list[Shape]) -> Space:
 RULES: dict[str, Callable[[relax.Call, list[Shape]], Space]] = {
     **dict.fromkeys(UNARY, lambda expr, shapes: _pointwise(expr, shapes, 1)),
     **dict.fromkeys(BINARY, lambda expr, shapes: _pointwise(expr, shapes, 2)),
-    "scaled_add": _scaled_add,
+    "scaled_add": lambda expr, shapes: _channels(expr, shapes, 2),
+    "scale_channels": lambda expr, shapes: _channels(expr, shapes, 1),
+    "requantize_channels": lambda expr, shapes: _channels(expr, shapes, 1),
     "softmax": _rows,
     "layer_norm": _rows,
     "linear": _linear,

@@ -23,7 +23,6 @@ from tvm_passes.kernels.functions import log2
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.lanes import lane_operator
 from tvm_passes.kernels.tables import lookup_codes, lookup_words, pack_words
-from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.adalog import AdaLogQuantizeConfig
 from tvm_passes.ops.pointwise import LutConfig
 from tvm_passes.ops.pwl import PwlConfig
@@ -38,7 +37,8 @@ def lut(config: LutConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa
     if str(table.dtype) in ("int8", "uint8") and int(table.shape[0]) == 256:
         return T.reinterpret(_vector(config.dtype, code), lookup_codes(table, code, isa))
     wide = widen(code, "int32")
-    return table[wide + constant(128, wide)] if _is_signed(code) else table[wide]
+    half = int(table.shape[0]) >> 1
+    return table[wide + constant(half, wide)] if _is_signed(code) else table[wide]
 
 
 def _vector(dtype: str, like: Expr) -> str:
@@ -73,9 +73,7 @@ def pwl8(config: Pwl8Config, values: Sequence[Expr], tables: Sequence[Buffer], i
     slope, base = lookup_words(tables, x, config.width, entries, isa)
     reach = saturating_shift_left(x, config.left, isa)
     line = T.bind(mulhrs_add(base, slope, reach, isa))
-    code = rounding_shift_narrow(line, config.shift, config.dtype, isa)
-    if (config.qmin, config.qmax) == INT_RANGE[config.dtype]:
-        return code
+    code = rounding_shift_narrow(line, config.shift, config.dtype, isa) if config.shift else line
     return clamp(code, config.qmin, config.qmax, config.dtype)
 
 

@@ -8,6 +8,7 @@ from tvm_passes.ops import (  # noqa: F401
     adalog_attention,
     add,
     attention,
+    channels,
     elementwise,
     fused,
     gemm,

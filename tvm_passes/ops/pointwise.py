@@ -1,4 +1,4 @@
-"""Pointwise functions of 8-bit codes by a table of 256 entries: ``lut``."""
+"""Pointwise functions by a table with an entry per code: ``lut``."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvm_passes.errors import LoweringError
+from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.base import Operator, TensorSpec, register, same_as
 
 Array = NDArray[Any]
@@ -114,14 +115,15 @@ def adalog_table(
 
 
 def _reference(config: LutConfig, x: Array, table: Array) -> Array:
-    """x int8 or uint8, table [256] -> the shape of x."""
-    index = x.astype(np.int64) + (128 if x.dtype == np.int8 else 0)
+    """x int8, uint8 or int16, table [256] or [65536] -> the shape of x."""
+    index = x.astype(np.int64) - INT_RANGE[str(x.dtype)][0]
     result: Array = table[index]
     return result
 
 
 def _infer(config: LutConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
-    if specs[0].dtype not in ("int8", "uint8") or specs[1] != TensorSpec((256,), config.dtype):
+    entries = {"int8": 256, "uint8": 256, "int16": 65536}.get(specs[0].dtype, 0)
+    if not entries or specs[1] != TensorSpec((entries,), config.dtype):
         raise LoweringError(f"lut of {specs[0].dtype} codes with a table {specs[1]}")
     return same_as()(config, specs)
 
