@@ -7,14 +7,15 @@ codes, half a step being the rounding itself: of the ways to get there, cheapest
 one is taken whose bound, computed over every input and factor, is that small.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tvm import relax
 
+from tvm_passes.lowering.fine_codes import FineCodes, spread, ways
 from tvm_passes.lowering.quantized import (
     Float,
     Format,
@@ -26,17 +27,14 @@ from tvm_passes.lowering.quantized import (
     quantized,
 )
 from tvm_passes.numerics import INT_RANGE
-from tvm_passes.ops.base import OPERATORS, TensorSpec, call, config_of
+from tvm_passes.ops.base import TensorSpec, call, config_of
 from tvm_passes.ops.channels import requantize_channels_config, scale_channels_config
-from tvm_passes.ops.pointwise import FUNCTIONS, LutConfig
-from tvm_passes.ops.pwl import pwl_tables
-from tvm_passes.ops.pwl8 import SEGMENTS, pwl8_lines
+from tvm_passes.ops.pointwise import FUNCTIONS
 from tvm_passes.ops.qdq import QuantizeConfig
 from tvm_passes.rewrite import Scope
 
 BOUND = 0.75  # output steps
-FINENESS, MOST_FACTORS = 2.0 ** (1 / 8), 32  # of the factors that the bound is computed for
-WORD, LONG = 2.0**15 - 1, 2.0**30  # greatest codes of int16 and int32 intermediates
+WORD = 2.0**15 - 1  # greatest code of int16 intermediates
 
 
 @dataclass(frozen=True)
@@ -68,23 +66,6 @@ class _Channels:
     def steepest(self) -> float:
         """Output steps of the greatest factor."""
         return float(np.abs(self.steps).max())
-
-
-@dataclass(frozen=True)
-class _Way:
-    """A function in fine codes.
-
-    Attributes:
-        emit: the operator on the input's codes.
-        values: its codes of every input.
-        unit: real value of one of their steps.
-        dtype: their dtype.
-    """
-
-    emit: Callable[[relax.Expr], relax.Call]
-    values: NDArray[np.signedinteger]
-    unit: float
-    dtype: str
 
 
 def lower_channel_factors(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
@@ -141,73 +122,27 @@ def _normalized(scope: Scope, inner: relax.Expr, channels: _Channels) -> relax.E
 
 
 def _activated(scope: Scope, function: str, x: Quantized, channels: _Channels) -> relax.Expr:
-    """The first way that is within the bound."""
+    """By the first way that is within the bound with its factors.
+
+    Lines in 16-bit lanes take factors in 16-bit lanes if more segments can bring that about.
+    """
     scale, zero_point = x.scalar(channels.target.name)
     low, high = INT_RANGE[x.spec.dtype]
     exact = FUNCTIONS[function]((np.arange(low, high + 1.0) - zero_point) * scale)
-    for way in _ways(function, exact, x, channels):
+    chosen: tuple[FineCodes, float] | None = None
+    for way in ways(function, exact, scale, x.spec.dtype, channels.greatest):
+        if chosen is not None and way.name != "pwl8":
+            break
         values = way.values.astype(np.float64) * way.unit
         error = spread(values, exact, channels.steps, channels.limits)
-        if way.dtype == "int32" or 0.5 + error <= BOUND:
+        if _words(channels, way.unit, way.dtype, 0, error) is not None:
+            chosen = way, error
             break
-    codes = scope.emit(way.emit(x.codes))
-    return _scaled(scope, codes, way.unit, 0, channels, error)
-
-
-def _ways(function: str, exact: Float, x: Quantized, channels: _Channels) -> Iterator[_Way]:
-    """Lines in 16-bit lanes, in 32-bit lanes, and a table of all inputs, for int16 codes."""
-    greatest = max(min(float(np.abs(exact).max()), channels.greatest), 1e-30)
-    if x.spec.dtype == "int16":
-        scale, _ = x.scalar(channels.target.name)
-        for segments in SEGMENTS:
-            lines, unit = pwl8_lines(function, scale, greatest, segments)
-            yield _way("pwl8", lines.config, (lines.slope, lines.base), unit)
-        unit = greatest / WORD
-        fitted = pwl_tables(function, scale, unit, 0, -32767, 32767, "int16")
-        yield _way("pwl", fitted.config, (fitted.slope, fitted.base), unit)
-    else:
-        yield _table(exact, greatest / WORD, "int16", x.spec.dtype)
-    yield _table(exact, float(np.abs(exact).max()) / LONG or 1.0, "int32", x.spec.dtype)
-
-
-def _way(
-    name: str, config: object, tables: tuple[NDArray[np.signedinteger], ...], unit: float
-) -> _Way:
-    every = np.arange(-32768, 32768).astype(np.int16)
-    values = OPERATORS[name].reference(config, every, *tables)
-    return _Way(lambda codes: call(name, config, codes, *tables), values, unit, "int16")
-
-
-def _table(exact: Float, unit: float, dtype: str, in_dtype: str) -> _Way:
-    """Exact to half a step, of which int32 has more than any two factors can tell apart."""
-    low, high = INT_RANGE[dtype]
-    values = np.clip(np.floor(exact / unit + 0.5), low + 1, high).astype(dtype)
-    config = LutConfig(dtype)
-    return _Way(lambda codes: call("lut", config, codes, values), values, unit, dtype)
-
-
-def spread(approximate: Float, exact: Float, steps: Float, limits: tuple[int, int]) -> float:
-    """How far outputs before rounding may be apart, in steps, clamped as they will be.
-
-    Of many factors a geometric progression stands for all: clamping to a range around zero never
-    moves two values apart, so between two of its terms the distance grows by less than their ratio.
-
-    Args:
-        approximate: real values of every input.
-        exact: what they stand for.
-        steps: of the output that the real value 1 makes, of every channel.
-        limits: least and greatest output, at most and at least 0.
-    """
-    worst = 0.0
-    for sign in (1.0, -1.0):
-        chosen, slack = np.unique(steps[steps * sign > 0] * sign), 1.0
-        if chosen.size > MOST_FACTORS:
-            octaves, slack = float(np.log2(chosen[-1] / chosen[0])), FINENESS
-            chosen = chosen[0] * FINENESS ** np.arange(octaves / np.log2(FINENESS) + 1)
-        for factor in chosen * sign:
-            far = np.clip(approximate * factor, *limits) - np.clip(exact * factor, *limits)
-            worst = max(worst, float(np.abs(far).max()) * slack)
-    return worst
+        if chosen is None and (way.dtype == "int32" or 0.5 + error <= BOUND):
+            chosen = way, error
+    assert chosen is not None  # the last way is exact
+    way, error = chosen
+    return _scaled(scope, scope.emit(way.emit(x.codes)), way.unit, 0, channels, error)
 
 
 def _scaled(
@@ -218,21 +153,36 @@ def _scaled(
     channels: _Channels,
     error: float = 0.0,
 ) -> relax.Expr:
-    """Codes times factors, in 16-bit lanes if with ``error`` so far that is within the bound."""
-    target, dtype = channels.target, TensorSpec.of(codes).dtype
-    beyond = max(np.abs(channels.limits)) + 1.0  # where every code but zero saturates
-    steps = np.clip(channels.steps * scale, -beyond, beyond)
-    output = (zero_point, target.zero_point, target.qmin, target.qmax, target.dtype)
-    words = scale_channels_config(steps, dtype, *output)
-    if words is not None and 0.5 + error + words[2] <= BOUND:
-        operator = partial(_apply, "scale_channels", words[:2])
+    """Codes that are ``error`` output steps off at most, times factors."""
+    dtype = TensorSpec.of(codes).dtype
+    words = _words(channels, scale, dtype, zero_point, error)
+    if words is not None:
+        operator = partial(_apply, "scale_channels", words)
     else:
-        exact = requantize_channels_config(steps, dtype, *output)
+        exact = requantize_channels_config(*_form(channels, scale, dtype, zero_point))
         operator = partial(_apply, "requantize_channels", exact)
     return channels_last(scope, channels.axis, [codes], operator)
 
 
-def _apply(name: str, parts: tuple, codes: list[relax.Expr]) -> relax.Call:
+def _words(
+    channels: _Channels, scale: float, dtype: str, zero_point: int, error: float
+) -> tuple[Any, ...] | None:
+    """Factors in 16-bit lanes, if with ``error`` so far that is within the bound."""
+    words = scale_channels_config(*_form(channels, scale, dtype, zero_point))
+    return None if words is None or 0.5 + error + words[2] > BOUND else words[:2]
+
+
+def _form(
+    channels: _Channels, scale: float, dtype: str, zero_point: int
+) -> tuple[Float, str, int, int, int, int, str]:
+    """Factors of codes with ``scale``, the codes' format and the output's."""
+    beyond = max(np.abs(channels.limits)) + 1.0  # where every code but zero saturates
+    steps, target = np.clip(channels.steps * scale, -beyond, beyond), channels.target
+    output = target.zero_point, target.qmin, target.qmax, target.dtype
+    return steps, dtype, zero_point, *output
+
+
+def _apply(name: str, parts: tuple[Any, ...], codes: list[relax.Expr]) -> relax.Call:
     config, *factors = parts
     return call(name, config, *codes, *factors)
 

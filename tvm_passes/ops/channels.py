@@ -5,8 +5,8 @@ about ten, 16-bit lanes are enough, and two instructions on NEON::
 
     y = rounding_shift((zero_point << s) + mulhrs((x - zero_x) << left, m[c]), s)
 
-rounded twice; ``words_error`` bounds what that and rounding m add to the half step of the last
-rounding. Anything else takes 32 bits and is as exact as ``requantize``::
+rounded twice; ``scale_channels_config`` bounds what that and rounding m add to the half step of
+the last rounding. Anything else takes 32 bits and is as exact as ``requantize``::
 
     y = requantize((x - zero_x) << left, m[c], s[c]) + zero_point
 """

@@ -23,6 +23,8 @@ def calls() -> list[Call]:
             result += [("lut", LutConfig(target), [item, codes(target, 256)]) for item in x]
     table, _ = adalog_table(1, 2, 4)
     result.append(("lut", LutConfig("int16"), [np.arange(256).astype(np.uint8), table]))
+    every = codes("int32", 65536)  # a table with an entry per int16 code
+    result.append(("lut", LutConfig("int32"), [ALL_INT16[32700:32777], every]))
     for function, limit, dtype in [
         ("silu", 20.0, "int8"),
         ("silu", 40.0, "int16"),
