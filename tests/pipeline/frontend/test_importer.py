@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.frontend.convert import CONVERTERS
 from pipeline.frontend.importer import import_quantized
 from pipeline.quant import ops  # noqa: F401  registers torch.ops.pocketvit
-from tests.tvm_passes.modules import configs
+from tests.tvm_passes.modules import configs, float_value
 from tvm_passes.interpret import interpret
 from tvm_passes.lowering.io import logits_scale
 from tvm_passes.ops.qdq import (
@@ -60,9 +60,9 @@ class _Network(nn.Module):
         return self._round_trip(x, "head", "int32", 2**31 - 1)
 
 
-def _graph() -> fx.GraphModule:
+def _graph(network: nn.Module, *shape: int) -> fx.GraphModule:
     with torch.no_grad():
-        graph = torch.export.export(_Network(), (torch.zeros(1, 8, 8, 3),)).module()
+        graph = torch.export.export(network, (torch.zeros(shape),)).module()
     for node in list(graph.graph.nodes):
         if "_guards" in str(node.target) or "sym_constrain" in str(node.target):
             graph.graph.erase_node(node)
@@ -71,7 +71,7 @@ def _graph() -> fx.GraphModule:
 
 
 def test_integers_follow_the_simulation() -> None:
-    graph = _graph()
+    graph = _graph(_Network(), 1, 8, 8, 3)
     lowered = lower(import_quantized(graph))
     pixels = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
     simulated = graph(torch.from_numpy(pixels.astype(np.float32))).detach().numpy()
@@ -97,49 +97,30 @@ def test_every_converter_is_named_like_an_overload() -> None:
     assert all("." in name for name in CONVERTERS)
 
 
-def _formats(base: str) -> torch.library.Library:
-    """Conversions to other formats as the simulated graph has them; ``base``: of logarithms."""
-    library = torch.library.Library(f"formats_{len(base)}", "DEF")
-    log, twin = f"{base}, int bits, float shift", "int m, int bits, bool signed"
-    for name, rest in (("adalog", log), ("twin", twin)):
-        library.define(f"{name}_quantize(Tensor x, Tensor scale, {rest}, str name) -> Tensor")
-        library.define(f"{name}_dequantize(Tensor codes, Tensor scale, {rest}) -> Tensor")
-        for way, dtype in (("quantize", torch.uint8), ("dequantize", torch.float32)):
+class _Formats(nn.Module):
+    """Logarithmic codes, then twin ones."""
 
-            def empty(x: torch.Tensor, *_: object, dtype: torch.dtype = dtype) -> torch.Tensor:
-                return torch.empty_like(x, dtype=dtype)
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("greatest", torch.tensor(0.5))
+        self.register_buffer("step", torch.tensor(0.01))
 
-            library.impl(f"{name}_{way}", empty, "CompositeExplicitAutograd")
-    return library
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        formats = torch.ops.pocketvit
+        x = formats.adalog_quantize(image, self.greatest, 1, 2, 4, 0.1, "log")
+        x = formats.adalog_dequantize(x, self.greatest, 1, 2, 4, 0.1)
+        x = formats.twin_quantize(x, self.step, 2, 8, True, "twin")
+        return formats.twin_dequantize(x, self.step, 2, 8, True)
 
 
-@pytest.mark.parametrize(("base", "exponent"), [("int q, int r", (1, 2)), ("int q", (10,))])
-def test_formats_are_read_by_the_names_of_their_schema(
-    base: str, exponent: tuple[int, ...]
-) -> None:
-    library = _formats(base)
-    namespace = getattr(torch.ops, library.ns)
-
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("step", torch.tensor(0.5))
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            x = namespace.twin_quantize(image, self.step, 5, 8, True, "gelu")
-            x = namespace.twin_dequantize(x, self.step, 5, 8, True)
-            x = namespace.adalog_quantize(x, self.step, *exponent, 4, 0.0, "softmax")
-            return namespace.adalog_dequantize(x, self.step, *exponent, 4, 0.0)
-
-    with torch.no_grad():
-        graph = torch.export.export(Network(), (torch.zeros(1, 2, 2, 3),)).module()
-    for node in list(graph.graph.nodes):
-        if "_guards" in str(node.target):
-            graph.graph.erase_node(node)
-    graph.recompile()
+def test_other_formats_mean_the_same_on_both_sides() -> None:
+    graph = _graph(_Formats(), 1, 2, 2, 3)
     module = import_quantized(graph)
-    assert configs(module, "quantize_twin") == [QuantizeTwinConfig(5, 8, True, "gelu")]
-    assert configs(module, "dequantize_twin") == [DequantizeTwinConfig(5, 8, True)]
-    q, r = exponent if len(exponent) == 2 else (*exponent, 37)
-    assert configs(module, "quantize_log") == [QuantizeLogConfig(q, r, 4, 0.0, "softmax")]
-    assert configs(module, "dequantize_log") == [DequantizeLogConfig(q, r, 4, 0.0)]
+    assert configs(module, "quantize_twin") == [QuantizeTwinConfig(2, 8, True, "twin")]
+    assert configs(module, "dequantize_twin") == [DequantizeTwinConfig(2, 8, True)]
+    assert configs(module, "quantize_log") == [QuantizeLogConfig(1, 2, 4, 0.1, "log")]
+    assert configs(module, "dequantize_log") == [DequantizeLogConfig(1, 2, 4, 0.1)]
+    image = torch.linspace(-0.2, 0.5, 12).reshape(1, 2, 2, 3)
+    expected = graph(image)
+    np.testing.assert_allclose(float_value(module, image.numpy()), expected, rtol=1e-6)
+    assert len(expected.unique()) > 4 and expected.min() < 0 < expected.max()
