@@ -8,7 +8,7 @@ one is taken whose bound, computed over every input and factor, is that small.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,7 @@ from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.base import TensorSpec, call, config_of
 from tvm_passes.ops.channels import requantize_channels_config, scale_channels_config
 from tvm_passes.ops.pointwise import FUNCTIONS
-from tvm_passes.ops.qdq import QuantizeConfig
+from tvm_passes.ops.qdq import DequantizeConfig, QuantizeConfig
 from tvm_passes.rewrite import Scope
 
 BOUND = 0.75  # output steps
@@ -57,6 +57,11 @@ class _Channels:
         return self.target.qmin - self.target.zero_point, self.target.qmax - self.target.zero_point
 
     @property
+    def real(self) -> Float:
+        """The factors themselves."""
+        return self.steps * self.target.scale
+
+    @property
     def greatest(self) -> float:
         """The greatest real value that does not saturate in every channel."""
         least = np.abs(self.steps[self.steps != 0]).min(initial=np.inf)
@@ -72,10 +77,43 @@ def lower_channel_factors(scope: Scope, quantize: relax.Call) -> relax.Expr | No
     """``quantize(f(dequantize(x)) * factors)``, f a function, a normalization or nothing."""
     if not is_integer_call(quantize, "quantize"):
         return None
-    matched = _match(scope, quantize)
+    if is_call(scope.producer(quantize.args[0]), "relax.add"):
+        return _shifted(scope, quantize)
+    matched = _match(scope, quantize.args[0], output_format(quantize))
     if matched is None:
         return None
     inner, channels = matched
+    return _lowered(scope, inner, channels)
+
+
+def _shifted(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
+    """``quantize(f(..) * factors + constant)``: the sum is lowered later, of codes.
+
+    They are int16 codes of the product, as fine as what does not saturate in the end allows.
+    """
+    total, target = scope.producer(quantize.args[0]), output_format(quantize)
+    for product, other in (total.args, total.args[::-1]):
+        constant, matched = constant_of(scope, other), _match(scope, product, target)
+        if constant is None or matched is None or quantized(scope, matched[0]) is not None:
+            continue
+        inner, channels = matched
+        reach = max(np.abs(channels.limits)) + 1.0 + float(np.abs(constant).max()) / target.scale
+        step = float(np.float32(target.scale * reach / WORD))
+        fine = Format(step, 0, -32767, 32767, "int16", target.name)
+        scaled = _lowered(
+            scope, inner, replace(channels, steps=channels.real / fine.scale, target=fine)
+        )
+        if scaled is None:
+            return None
+        form = np.array(fine.scale, np.float32), np.array(0, np.int32)
+        real = call("dequantize", DequantizeConfig(-1), scope.emit(scaled), *form)
+        moved = scope.emit(relax.op.add(scope.emit(real), other))
+        return relax.Call(quantize.op, [moved, *quantize.args[1:]])
+    return None
+
+
+def _lowered(scope: Scope, inner: relax.Expr, channels: _Channels) -> relax.Expr | None:
+    """``inner`` times its factors in the target's format, if something is known of it."""
     producer = scope.producer(inner)
     if is_integer_call(producer, "normalize"):
         return _normalized(scope, inner, channels)
@@ -89,9 +127,9 @@ def lower_channel_factors(scope: Scope, quantize: relax.Call) -> relax.Expr | No
     return _scaled(scope, x.codes, scale, zero_point, channels)
 
 
-def _match(scope: Scope, quantize: relax.Call) -> tuple[relax.Expr, _Channels] | None:
+def _match(scope: Scope, expr: relax.Expr, target: Format) -> tuple[relax.Expr, _Channels] | None:
     """The tensor and its factors, of which there are several, along one axis."""
-    product = scope.producer(quantize.args[0])
+    product = scope.producer(expr)
     if not is_call(product, "relax.multiply"):
         return None
     shape = TensorSpec.of(product).shape
@@ -101,7 +139,6 @@ def _match(scope: Scope, quantize: relax.Call) -> tuple[relax.Expr, _Channels] |
             continue
         axis = channel_axis([factor.shape], len(shape))
         if axis is not None:
-            target = output_format(quantize)
             steps = factor.ravel().astype(np.float64) / target.scale
             return inner, _Channels(axis, steps, target)
     return None

@@ -13,7 +13,7 @@ from tests.tvm_passes.modules import Graph, apply_rules, build, float_value, ope
 from tests.tvm_passes.run_kernel import codes
 from tvm_passes.interpret import interpret
 from tvm_passes.lowering.channels import BOUND, lower_channel_factors
-from tvm_passes.lowering.elementwise import lower_multiply, lower_requantize
+from tvm_passes.lowering.elementwise import lower_add, lower_multiply, lower_requantize
 from tvm_passes.lowering.normalization import lower_normalize
 from tvm_passes.lowering.pointwise import lower_pointwise
 from tvm_passes.ops.base import call
@@ -24,6 +24,7 @@ RULES = (
     lower_channel_factors,
     lower_normalize,
     lower_pointwise,
+    lower_add,
     lower_multiply,
     lower_requantize,
 )
@@ -158,6 +159,24 @@ def test_normalized_channels(octaves: float, middle: str) -> None:
     x = codes("int8", 1, 6, 48)
     difference = interpret(after, x).astype(int) - float_value(before, x)
     assert np.abs(difference).max() <= 1 and np.mean(difference != 0) < 0.2
+
+
+@pytest.mark.parametrize("octaves", [1, 9])
+def test_normalized_channels_with_a_shift(octaves: float) -> None:
+    values, shift = factors(octaves, 48), np.linspace(-2, 3, 48)
+
+    def body(graph: Graph, x: relax.Var) -> relax.Expr:
+        real = call("normalize", NormalizeConfig(1, 1e-5), graph.dequantize(x, 0.02, 5))
+        factor, constant = (relax.const(part.astype(np.float32)) for part in (values, shift))
+        y = graph.emit(relax.op.multiply(graph.emit(real), factor))
+        return graph.quantize(graph.emit(relax.op.add(y, constant)), 0.03, 3)
+
+    before = build([((1, 6, 48), "int8")], body)
+    after = apply_rules(before, *RULES)
+    assert operators(after) == ["layer_norm", "requantize_channels", "add"]
+    x = codes("int8", 1, 6, 48)
+    difference = interpret(after, x).astype(int) - float_value(before, x)
+    assert np.abs(difference).max() <= 1 and np.mean(difference != 0) < 0.1
 
 
 def test_a_factor_per_element_stays_a_product() -> None:
