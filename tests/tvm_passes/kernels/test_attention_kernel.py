@@ -124,7 +124,7 @@ def head_calls() -> list[Call]:
         scales = np.array(octaves) * log(2)
         ratios = 1.3 * 2.0 ** np.linspace(-3, 3, heads)
         made = attention_config(heads, scales, ratios, 3, index, -2)
-        table, unit = adalog_table(9, 5)
+        table, unit = adalog_table(9, 37, 5)
         log_made = adalog_attention_config(heads, scales, 37 / 9, 5, unit * ratios, zero_q=index)
         code_made = uniform_attention_config(heads, scales, 1 / 15, 15, ratios / 15, 2, index)
         for arrays in operands((1, heads, 5, 29, 17, 8 + index)):
