@@ -128,6 +128,21 @@ def mulhrs(a: ArrayLike, b: ArrayLike) -> Int64:
     return (np.asarray(a, np.int64) * np.asarray(b, np.int64) + (1 << 14)) >> 15
 
 
+def rescale_words(x: ArrayLike, multiplier: ArrayLike, left: int, shift: int) -> Int64:
+    """``x * 2^left * multiplier / 2^(15 + shift)`` of int16, rounded to int16, then by a shift.
+
+    The first rounding moves the result by at most ``2^-(shift + 1)``. ``x << left`` saturates.
+
+    Args:
+        x: int16 values.
+        multiplier: below 2^15, broadcast against ``x``.
+        left: static pre-shift.
+        shift: fraction bits between the roundings, at least 1.
+    """
+    reach = np.clip(np.asarray(x, np.int64) << left, *INT_RANGE["int16"])
+    return rounding_shift(mulhrs(reach, multiplier), shift)
+
+
 def rounding_shift(value: ArrayLike, shift: ArrayLike) -> Int64:
     """``floor((value + 2^(shift-1)) / 2^shift)`` for shift >= 1 (NEON ``srshl``)."""
     wide, amount = np.asarray(value, np.int64), np.asarray(shift, np.int64)

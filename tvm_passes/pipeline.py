@@ -19,6 +19,7 @@ from tvm_passes.kernels.choices import Choices
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.lowering.adalog import lower_quantize_log
 from tvm_passes.lowering.attention import lower_matmul, lower_softmax
+from tvm_passes.lowering.channels import lower_channel_factors
 from tvm_passes.lowering.elementwise import (
     lower_add,
     lower_concat,
@@ -30,6 +31,7 @@ from tvm_passes.lowering.normalization import lower_normalize
 from tvm_passes.lowering.pointwise import lower_pointwise
 from tvm_passes.lowering.pooling import lower_avg_pool2d, lower_mean, lower_resize
 from tvm_passes.lowering.products import lower_conv2d, lower_linear
+from tvm_passes.lowering.twin import lower_twin
 from tvm_passes.lowering.views import sink_dequantize
 from tvm_passes.rewrite import Rule, rewrite_main
 
@@ -53,11 +55,15 @@ LOWERING: tuple[Phase, ...] = (
     Phase("take_pixels", take_pixels),
     # views act on codes
     _rule(sink_dequantize),
+    # two ranges become one, of which views act on codes too
+    _rule(lower_twin),
+    _rule(sink_dequantize),
     # one pass per operator family
     _rule(lower_conv2d),
     _rule(lower_linear),
     _rule(lower_softmax),  # before the products whose accumulators it bounds
     _rule(lower_matmul),
+    _rule(lower_channel_factors),  # before what its factors are behind
     _rule(lower_normalize),
     _rule(lower_pointwise),
     _rule(lower_quantize_log),

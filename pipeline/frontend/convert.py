@@ -203,19 +203,18 @@ def _dequantize(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
     return _emit(importer, call("dequantize", qdq.DequantizeConfig(_arguments(node)[3]), *tensors))
 
 
-def _quantize_log(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    x, scale, q, _r, bits, shift, name = _arguments(node)
-    config = qdq.QuantizeLogConfig(q, bits, shift, name)
-    return _emit(
-        importer, call("quantize_log", config, *(_tensor(importer, item) for item in (x, scale)))
-    )
+def _format(name: str, config: Callable[..., Any]) -> Converter:
+    """A conversion to or from another format than the uniform one: a tensor, a scale, the rest.
 
+    The rest are the fields of ``config`` in order.
+    """
 
-def _dequantize_log(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
-    codes, scale, q, _r, bits, shift = _arguments(node)
-    config = qdq.DequantizeLogConfig(q, bits, shift)
-    tensors = (_tensor(importer, item) for item in (codes, scale))
-    return _emit(importer, call("dequantize_log", config, *tensors))
+    def convert(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
+        x, scale, *rest = _arguments(node)
+        tensors = (_tensor(importer, item) for item in (x, scale))
+        return _emit(importer, call(name, config(*rest), *tensors))
+
+    return convert
 
 
 CONVERTERS: dict[str, Converter] = {
@@ -245,6 +244,8 @@ CONVERTERS: dict[str, Converter] = {
     "roll.default": _roll,
     "quantize.default": _quantize,
     "dequantize.default": _dequantize,
-    "adalog_quantize.default": _quantize_log,
-    "adalog_dequantize.default": _dequantize_log,
+    "adalog_quantize.default": _format("quantize_log", qdq.QuantizeLogConfig),
+    "adalog_dequantize.default": _format("dequantize_log", qdq.DequantizeLogConfig),
+    "twin_quantize.default": _format("quantize_twin", qdq.QuantizeTwinConfig),
+    "twin_dequantize.default": _format("dequantize_twin", qdq.DequantizeTwinConfig),
 }

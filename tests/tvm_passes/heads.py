@@ -127,7 +127,9 @@ def adalog(q: int, bits: int) -> Between:
     one = np.array(1.0, np.float32)
 
     def between(graph: Graph, p: relax.Expr) -> relax.Var:
-        codes = graph.emit(call("quantize_log", QuantizeLogConfig(q, bits, 0.0, "attn"), p, one))
-        return graph.emit(call("dequantize_log", DequantizeLogConfig(q, bits, 0.0), codes, one))
+        codes = graph.emit(
+            call("quantize_log", QuantizeLogConfig(q, 37, bits, 0.0, "attn"), p, one)
+        )
+        return graph.emit(call("dequantize_log", DequantizeLogConfig(q, 37, bits, 0.0), codes, one))
 
     return between

@@ -15,8 +15,9 @@ from tvm_passes.ops.fused import FusedConfig, Step
 from tvm_passes.rewrite import Scope
 
 PRODUCTS = frozenset({"linear", "conv2d"})
-UNARY = frozenset({"lut", "pwl", "pwl8", "requantize", "adalog_quantize"})
+UNARY = frozenset({"lut", "pwl", "pwl8", "requantize", "adalog_quantize", "twin"})
 BINARY = frozenset({"add", "scaled_add", "mul"})
+CHANNELWISE = frozenset({"scale_channels", "requantize_channels"})
 
 
 def fuse_epilogue(scope: Scope, expr: relax.Call) -> relax.Expr | None:
@@ -26,7 +27,7 @@ def fuse_epilogue(scope: Scope, expr: relax.Call) -> relax.Expr | None:
         return None
     if operator.name == "pad":
         return _fuse_pad(scope, expr)
-    if operator.name in UNARY:
+    if operator.name in UNARY | CHANNELWISE:
         return _fuse(scope, expr, 0)
     if operator.name in BINARY:
         for position in range(2):

@@ -10,7 +10,7 @@ from tvm_passes.graph.moves import sliced_range
 from tvm_passes.graph.view_algebra import Digit, Layout, Shape, along, by_axis, canonical, row_major
 from tvm_passes.ops.base import TensorSpec, call, config_of, operator_of
 
-UNARY = frozenset({"lut", "pwl", "pwl8", "requantize", "adalog_quantize"})
+UNARY = frozenset({"lut", "pwl", "pwl8", "requantize", "adalog_quantize", "twin"})
 BINARY = frozenset({"add", "mul"})
 
 Build = Callable[["Space", Layout, list[relax.Expr]], relax.Call]
@@ -153,8 +153,9 @@ def _pointwise(expr: relax.Call, shapes: list[Shape], operands: int) -> Space:
     return Space(out, (*read, *tables), out, _same(expr))
 
 
-def _scaled_add(expr: relax.Call, shapes: list[Shape]) -> Space:
-    return replace(_pointwise(expr, shapes, 2), rows=True, ordered=True)
+def _channels(expr: relax.Call, shapes: list[Shape], operands: int) -> Space:
+    """Factors lie along the last axis."""
+    return replace(_pointwise(expr, shapes, operands), rows=True, ordered=True)
 
 
 def _rows(expr: relax.Call, shapes: list[Shape]) -> Space:
@@ -238,7 +239,9 @@ def _matmul(expr: relax.Call, shapes: list[Shape]) -> Space:
 RULES: dict[str, Callable[[relax.Call, list[Shape]], Space]] = {
     **dict.fromkeys(UNARY, lambda expr, shapes: _pointwise(expr, shapes, 1)),
     **dict.fromkeys(BINARY, lambda expr, shapes: _pointwise(expr, shapes, 2)),
-    "scaled_add": _scaled_add,
+    "scaled_add": lambda expr, shapes: _channels(expr, shapes, 2),
+    "scale_channels": lambda expr, shapes: _channels(expr, shapes, 1),
+    "requantize_channels": lambda expr, shapes: _channels(expr, shapes, 1),
     "softmax": _rows,
     "layer_norm": _rows,
     "linear": _linear,

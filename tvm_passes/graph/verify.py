@@ -10,6 +10,7 @@ from tvm_passes.lowering.quantized import is_integer_call
 from tvm_passes.ops.base import config_of
 from tvm_passes.rewrite import main_bindings
 
+QUANTIZERS = ("quantize", "quantize_log", "quantize_twin")
 FLOAT = re.compile(r"^.*\b(?:bfloat|float)\d+.*$", re.MULTILINE)
 
 
@@ -44,7 +45,7 @@ def _consumer_name(bindings: list[relax.VarBinding]) -> str:
         if binding.var in reached or any(
             isinstance(arg, relax.Var) and arg in reached for arg in [*arguments, *nested]
         ):
-            if is_integer_call(value, "quantize") or is_integer_call(value, "quantize_log"):
+            if any(is_integer_call(value, name) for name in QUANTIZERS):
                 return str(config_of(value).name)
             reached.add(binding.var)
     return "output"

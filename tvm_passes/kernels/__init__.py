@@ -5,6 +5,7 @@ Importing this package registers all of them.
 
 from tvm_passes.kernels import (  # noqa: F401
     attention,
+    channels,
     elementwise,
     matmul,
     mean,

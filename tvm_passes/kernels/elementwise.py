@@ -81,8 +81,8 @@ def scaled_add(
 def _sum(
     config: ScaledAddConfig, a: Expr, b: Expr, factor_a: Expr, factor_b: Expr, isa: Isa
 ) -> Expr:
-    a = _centred_words(a, config.zero_a, config.left_a)
-    b = _centred_words(b, config.zero_b, config.left_b)
+    a = centred_words(a, config.zero_a, config.left_a)
+    b = centred_words(b, config.zero_b, config.left_b)
     forms = {"avx512": (32, partial(_interleaved_sum, config.shift))}
     value = native(isa, forms, a, b, factor_a, factor_b)
     if value is None:
@@ -92,7 +92,7 @@ def _sum(
     return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
 
 
-def _centred_words(codes: Expr, zero_point: int, left: int) -> Expr:
+def centred_words(codes: Expr, zero_point: int, left: int) -> Expr:
     """Codes minus their zero point, shifted left, in int16."""
     words = widen(codes, "int16")
     if left:

@@ -170,6 +170,12 @@ def _vpmulhrsw(a: Expr, b: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin("int16x32", "llvm.x86.avx512.pmul.hr.sw.512", a, b)
 
 
+def rescale_words(x: Expr, multiplier: Expr, left: int, shift: int, isa: Isa) -> Expr:
+    """``numerics.rescale_words`` of int16 expressions."""
+    value = mulhrs(saturating_shift_left(x, left, isa), multiplier, isa)
+    return rounding_shift_words(value, shift, isa)
+
+
 def mulhrs_add(total: Expr, a: Expr, b: Expr, isa: Isa) -> Expr:
     """``total + mulhrs(a, b)`` of int16 expressions, clamped to their range."""
     forms = {"neon": (8, _sqrdmlah)} if isa.fraction else {}
@@ -222,14 +228,26 @@ def rounding_shift_narrow(value: Expr, shift: int, dtype: str, isa: Isa) -> Expr
     result = native(isa, {"neon": (8, partial(_sqrshrn, shift, dtype))}, value)
     if result is not None:
         return result
+    return narrow(rounding_shift_words(value, shift, isa), dtype)
+
+
+def rounding_shift_words(value: Expr, shift: int, isa: Isa) -> Expr:
+    """``rounding_shift`` of int16 expressions by 1 to 15 bits."""
+    result = native(isa, {"neon": (8, partial(_srshl_words, shift))}, value)
+    if result is not None:
+        return result
     factor = constant(1 << (15 - shift), value, "int16")
     result = native(isa, {"avx512": (32, _vpmulhrsw)}, value, factor)
     if result is not None:
-        return narrow(result, dtype)
+        return result
     value = named(value)
     right, one = constant(shift, value, "int16"), constant(1, value, "int16")
-    rounded = (value >> right) + ((value >> (right - one)) & one)
-    return narrow(rounded, dtype)
+    return (value >> right) + ((value >> (right - one)) & one)
+
+
+def _srshl_words(shift: int, value: Expr) -> Expr:
+    name, right = "llvm.aarch64.neon.srshl.v8i16", constant(-shift, value, "int16")
+    return tirx.call_llvm_pure_intrin("int16x8", name, value, right)
 
 
 def _sqrshrn(shift: int, dtype: str, value: Expr) -> Expr:

@@ -4,7 +4,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
-from tvm_passes.kernels.builder import native
+from tvm_passes.kernels.builder import lanes_of, load, native, store
 from tvm_passes.kernels.fixed_point import constant, mulhi, mulhrs, mulhrs_add, widen
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.numerics import (
@@ -25,16 +25,14 @@ def int64(value: int) -> Expr:
 
 
 def held(value: Expr) -> Expr:
-    """Bind ``value`` to a name; a scalar through a local buffer, which LLVM removes again.
+    """``value`` by way of a local buffer, which LLVM removes again.
 
-    TVM's simplifier looks through bound scalars, and takes seconds on a chain of products.
+    TVM's simplifier looks through names, and takes seconds on a chain of products.
     """
-    dtype = str(value.ty.dtype)
-    if "x" in dtype:
-        return T.bind(value)
-    buffer = T.alloc_buffer((1,), dtype)
-    T.buffer_store(buffer, value, [0])
-    return buffer[0]
+    lanes = lanes_of(value)
+    buffer = T.alloc_buffer((lanes,), str(value.ty.dtype).partition("x")[0])
+    store(buffer, 0, value, lanes)
+    return buffer[0] if lanes == 1 else T.bind(load(buffer, 0, lanes))
 
 
 def leading_zeros(value: Expr) -> Expr:

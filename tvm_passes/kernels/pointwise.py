@@ -1,4 +1,4 @@
-"""The pointwise functions, lane by lane: ``lut``, ``pwl``, ``pwl8`` and ``adalog_quantize``."""
+"""The pointwise functions, lane by lane: tables, segments, logarithmic and twin codes."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,7 @@ from tvm_passes.kernels.fixed_point import (
     constant,
     mulhrs_add,
     requantize,
+    rescale_words,
     rounding_shift,
     rounding_shift_narrow,
     saturate,
@@ -22,11 +23,11 @@ from tvm_passes.kernels.functions import log2
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.lanes import lane_operator
 from tvm_passes.kernels.tables import lookup_codes, lookup_words, pack_words
-from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.adalog import AdaLogQuantizeConfig
 from tvm_passes.ops.pointwise import LutConfig
 from tvm_passes.ops.pwl import PwlConfig
 from tvm_passes.ops.pwl8 import Pwl8Config
+from tvm_passes.ops.twin import TwinConfig
 
 
 @lane_operator("lut", tables=1)
@@ -36,7 +37,8 @@ def lut(config: LutConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa
     if str(table.dtype) in ("int8", "uint8") and int(table.shape[0]) == 256:
         return T.reinterpret(_vector(config.dtype, code), lookup_codes(table, code, isa))
     wide = widen(code, "int32")
-    return table[wide + constant(128, wide)] if _is_signed(code) else table[wide]
+    half = int(table.shape[0]) >> 1
+    return table[wide + constant(half, wide)] if _is_signed(code) else table[wide]
 
 
 def _vector(dtype: str, like: Expr) -> str:
@@ -71,9 +73,7 @@ def pwl8(config: Pwl8Config, values: Sequence[Expr], tables: Sequence[Buffer], i
     slope, base = lookup_words(tables, x, config.width, entries, isa)
     reach = saturating_shift_left(x, config.left, isa)
     line = T.bind(mulhrs_add(base, slope, reach, isa))
-    code = rounding_shift_narrow(line, config.shift, config.dtype, isa)
-    if (config.qmin, config.qmax) == INT_RANGE[config.dtype]:
-        return code
+    code = rounding_shift_narrow(line, config.shift, config.dtype, isa) if config.shift else line
     return clamp(code, config.qmin, config.qmax, config.dtype)
 
 
@@ -89,3 +89,22 @@ def adalog_quantize(
     code = requantize(octaves, constant(config.multiplier, x), constant(config.shift, x), 0, isa)
     zero = constant(config.qmax, x)
     return saturate(tirx.Select(value > constant(0, x), code, zero), 0, config.qmax, config.dtype)
+
+
+@lane_operator("twin")
+def twin(config: TwinConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa) -> Expr:
+    """Both ranges, and a choice."""
+    del tables
+    x = T.bind(values[0])
+
+    def words(value: int) -> Expr:
+        return constant(value, x, "int16")
+
+    fine = rescale_words(x, words(config.fine_multiplier), config.fine_left, config.fine_shift, isa)
+    coarse = rescale_words(
+        x, words(config.coarse_multiplier), config.coarse_left, config.coarse_shift, isa
+    )
+    coarse = tirx.min(coarse, words(config.codes - 1)) << words(config.ratio_bits)
+    fine = T.bind(fine)
+    near = x < words(0) if config.qmin else fine < words(config.codes)
+    return tirx.Select(near, tirx.max(fine, words(config.qmin)), coarse)

@@ -3,8 +3,7 @@
 import numpy as np
 from tvm import relax
 
-from tvm_passes.errors import LoweringError
-from tvm_passes.lowering.quantized import Quantized, array_of, is_integer_call, quantized
+from tvm_passes.lowering.quantized import Quantized, is_integer_call, one_scale, quantized
 from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.adalog import adalog_quantize_config
 from tvm_passes.ops.base import OPERATORS, call, config_of
@@ -27,9 +26,9 @@ def operand(scope: Scope, expr: relax.Expr, greatest: int = WEIGHT_MAX) -> Quant
     if not is_integer_call(producer, "dequantize_log"):
         return None
     config = config_of(producer)
-    table, unit = adalog_table(config.q, config.bits, greatest)
+    table, unit = adalog_table(config.q, config.r, config.bits, greatest)
     values = scope.emit(call("lut", LutConfig("int16"), producer.args[0], table))
-    scale = np.array(log_scale(producer) * unit)
+    scale = np.array(one_scale(producer) * unit)
     return Quantized(values, scale, np.array(0), offset=-config.shift)
 
 
@@ -51,25 +50,13 @@ def lower_quantize_log(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     low, high = INT_RANGE[x.spec.dtype]
     values = FUNCTIONS[function]((np.arange(low, high + 1.0) - zero_point) * scale)
     if x.spec.dtype == "int8":
-        scales = np.float32(log_scale(quantize))
+        scales = np.float32(one_scale(quantize))
         table = OPERATORS["quantize_log"].reference(config, values, scales)
         return call("lut", LutConfig("uint8"), x.codes, table)
     middle = float(np.abs(values).max()) / 32767.0
     fitted = pwl_tables(function, scale, middle, 0, -32767, 32767, "int16")
     fine = scope.emit(call("pwl", fitted.config, x.codes, fitted.slope, fitted.base))
     encode = adalog_quantize_config(
-        middle, 0, log_scale(quantize), config.q, config.bits, config.shift
+        middle, 0, one_scale(quantize), config.q, config.r, config.bits, config.shift
     )
     return call("adalog_quantize", encode, fine)
-
-
-def log_scale(conversion: relax.Call) -> float:
-    """Scale of a ``quantize_log`` or ``dequantize_log``: the value of code 0.
-
-    Raises:
-        LoweringError: it is not one constant.
-    """
-    scale = array_of(conversion.args[1])
-    if scale is None or scale.size != 1:
-        raise LoweringError("AdaLog codes need one constant scale")
-    return float(scale.reshape(()))

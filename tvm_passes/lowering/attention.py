@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from tvm_passes.errors import LoweringError
-from tvm_passes.lowering.adalog import log_scale, operand
+from tvm_passes.lowering.adalog import operand
 from tvm_passes.lowering.quantized import (
     Float,
     Format,
@@ -17,6 +17,7 @@ from tvm_passes.lowering.quantized import (
     constant_of,
     is_call,
     is_integer_call,
+    one_scale,
     origin,
     output_format,
     quantized,
@@ -107,7 +108,7 @@ def _softmax_config(quantize: relax.Call, scale: float, name: str) -> SoftmaxCon
         config = config_of(quantize)
         if config.shift:
             raise LoweringError(f"{name}: shifted AdaLog codes of a softmax")
-        return adalog_softmax_config(scale, config.q, config.bits, log_scale(quantize))
+        return adalog_softmax_config(scale, config.q, config.r, config.bits, one_scale(quantize))
     target = output_format(quantize)
     if target.qmin > target.zero_point:
         raise LoweringError(f"{name}: softmax to codes from {target.qmin}, without their zero")
@@ -206,6 +207,13 @@ def _probabilities(scope: Scope, a: Quantized) -> float:
     producer = origin(scope, a.codes)
     if is_integer_call(producer, "softmax") and config_of(producer).bits:
         return 1.0 / float(a.scale)
+    if is_integer_call(producer, "twin"):
+        softmax, config = origin(scope, producer.args[0]), config_of(producer)
+        if is_integer_call(softmax, "softmax"):
+            # codes of both operators are rounded
+            coarse = 2.0 ** (config.ratio_bits - 1) / (config.codes - 1)
+            fine = a.spec.shape[-1] * 2.0**-16
+            return (1.0 + fine) * (1.0 + coarse) / float(a.scale)
     if is_integer_call(producer, "lut"):
         softmax, table = origin(scope, producer.args[0]), array_of(producer.args[1])
         if is_integer_call(softmax, "softmax") and table is not None:

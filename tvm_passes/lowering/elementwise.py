@@ -6,6 +6,7 @@ import numpy as np
 from tvm import relax
 
 from tvm_passes.errors import LoweringError
+from tvm_passes.lowering.channels import channel_axis, channels_last
 from tvm_passes.lowering.quantized import (
     Float,
     Format,
@@ -194,7 +195,9 @@ def _emit_add(
             scale_b * float(right.factor.reshape(())),
         )
         return call("add", add_config(scales[0], zero_a, scales[1], zero_b, *output, *dtypes), a, b)
-    axis = _channel_axis((left.factor, right.factor), len(shape), target)
+    axis = channel_axis([left.factor.shape, right.factor.shape], len(shape))
+    if axis is None:
+        raise LoweringError(f"{target.name}: factors of a sum vary along more than one axis")
     config, multiplier_a, multiplier_b = scaled_add_config(
         scale_a * left.factor.ravel(),
         zero_a,
@@ -203,21 +206,9 @@ def _emit_add(
         *output,
         *dtypes,
     )
-    order = [*(i for i in range(len(shape)) if i != axis), axis]
-    back = [order.index(i) for i in range(len(shape))]
-    last = [scope.emit(relax.op.permute_dims(codes, order)) for codes in (a, b)]
-    total = scope.emit(call("scaled_add", config, *last, multiplier_a, multiplier_b))
-    return relax.op.permute_dims(total, back)
-
-
-def _channel_axis(factors: tuple[Float, ...], rank: int, target: Format) -> int:
-    """The one axis along which the factors vary."""
-    axes = {
-        axis - factor.ndim + rank
-        for factor in factors
-        for axis, extent in enumerate(factor.shape)
-        if extent > 1
-    }
-    if len(axes) != 1:
-        raise LoweringError(f"{target.name}: factors of a sum vary along axes {sorted(axes)}")
-    return axes.pop()
+    return channels_last(
+        scope,
+        axis,
+        [a, b],
+        lambda codes: call("scaled_add", config, *codes, multiplier_a, multiplier_b),
+    )

@@ -177,6 +177,18 @@ def output_format(call: relax.Call, channel_axis: int | None = None) -> Format:
     )
 
 
+def one_scale(conversion: relax.Call) -> float:
+    """Scale of a conversion to or from logarithmic or twin codes.
+
+    Raises:
+        LoweringError: it is not one constant.
+    """
+    scale = array_of(conversion.args[1])
+    if scale is None or scale.size != 1:
+        raise LoweringError("logarithmic and twin codes need one constant scale")
+    return float(scale.reshape(()))
+
+
 def quantized(scope: Scope, expr: relax.Expr) -> Quantized | None:
     """``expr`` as codes if it is the result of a uniform ``dequantize``."""
     call = scope.producer(expr)

@@ -8,6 +8,7 @@ from tvm_passes.ops import (  # noqa: F401
     adalog_attention,
     add,
     attention,
+    channels,
     elementwise,
     fused,
     gemm,
@@ -21,5 +22,6 @@ from tvm_passes.ops import (  # noqa: F401
     qdq,
     resize,
     softmax,
+    twin,
     uniform_attention,
 )

@@ -1,6 +1,6 @@
 """AdaLog codes of an int16 activation (post-GELU): ``adalog_quantize``.
 
-AdaLog (ECCV 2024), sections 3.1 and 3.3: ``code = round(-log2((x + shift) / scale) * 37 / q)``.
+AdaLog (ECCV 2024), sections 3.1 and 3.3: ``code = round(-log2((x + shift) / scale) * r / q)``.
 With x in codes this is ``requantize(row_constant - log2(x * 2^g + shift_codes))``: the scale of x
 only moves the constant, so nothing is rounded before the logarithm but the shift.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tvm_passes.errors import LoweringError
 from tvm_passes.numerics import LOG2_BITS, FixedPoint, log2, requantize, saturate
 from tvm_passes.ops.base import Operator, TensorSpec, register, same_as
-from tvm_passes.ops.pointwise import LOG_RESOLUTION
+from tvm_passes.ops.pointwise import codes_per_octave
 
 Array = NDArray[Any]
 
@@ -49,6 +49,7 @@ def adalog_quantize_config(
     zero_point: int,
     out_scale: float,
     q: int,
+    r: int,
     bits: int,
     shift: float = 0.0,
 ) -> AdaLogQuantizeConfig:
@@ -58,15 +59,15 @@ def adalog_quantize_config(
         scale: real value of one step of x.
         zero_point: its zero point.
         out_scale: real value of code 0.
-        q: numerator of the base's exponent, base = 2^(q/37).
+        q: numerator of the base's exponent, base = 2^(q/r).
+        r: its denominator.
         bits: width of a code, at most 8.
         shift: added to the real value of x before the logarithm.
 
     Raises:
         LoweringError: a parameter is out of range.
     """
-    if q < 1 or not 1 <= bits <= 8:
-        raise LoweringError(f"AdaLog with q = {q} and {bits} bits: q >= 1 and 1 to 8 bits exist")
+    octave = codes_per_octave(q, r, bits)
     steps = shift / scale - zero_point  # x + steps stands for the argument of the logarithm
     left = 30 - (32768 + abs(int(steps)) + 1).bit_length()
     ratio = real_log2(out_scale / scale)
@@ -74,7 +75,7 @@ def adalog_quantize_config(
         raise LoweringError(
             f"AdaLog: shift {shift} or scale {out_scale} is too far from the input scale {scale}"
         )
-    code = FixedPoint.from_real(LOG_RESOLUTION / (q * 2.0**LOG2_BITS))
+    code = FixedPoint.from_real(octave * 2.0**-LOG2_BITS)
     return AdaLogQuantizeConfig(
         left,
         round(steps * 2.0**left),

@@ -1,6 +1,6 @@
 """Attention with AdaLog codes after softmax, in one operator: ``adalog_attention``.
 
-AdaLog (ECCV 2024), section 3.1: a probability p is stored as ``round(-log2(p / s) * 37 / q)``. With
+AdaLog (ECCV 2024), section 3.1: a probability p is stored as ``round(-log2(p / s) * r / q)``. With
 the distance d of a logit from the greatest one of its row, that is affine in d, so neither a
 division nor a logarithm of an element is needed. For one query, all its keys n and one head::
 
@@ -119,7 +119,7 @@ def adalog_attention_config(
         heads: H.
         scale: real value of one step of the logits: of q times of k, the 1 / sqrt(D) included; one
             for all heads, or [H].
-        steps: codes of an octave, 37 / q.
+        steps: codes of an octave, r / q.
         bits: width of a code, at most 8.
         ratio: real value of one step of the table times one of v, over one step of the output;
             likewise.

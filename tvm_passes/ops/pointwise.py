@@ -1,4 +1,4 @@
-"""Pointwise functions of 8-bit codes by a table of 256 entries: ``lut``."""
+"""Pointwise functions by a table with an entry per code: ``lut``."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvm_passes.errors import LoweringError
+from tvm_passes.numerics import INT_RANGE
 from tvm_passes.ops.base import Operator, TensorSpec, register, same_as
 
 Array = NDArray[Any]
 Float = NDArray[np.float64]
 
-LOG_RESOLUTION = 37  # AdaLog's r: code steps are q / 37 octaves (AdaLog, section 3.2)
 WEIGHT_MAX = 32639  # 127 * 256 + 127: the greatest value that splits into two int8 planes
 
 
@@ -83,26 +83,47 @@ def lut_table(
     return table
 
 
-def adalog_table(q: int, bits: int, greatest: int = WEIGHT_MAX) -> tuple[NDArray[np.int16], float]:
+def codes_per_octave(q: int, r: int, bits: int) -> float:
+    """How many logarithmic codes of base 2^(q/r) halve a value: r / q.
+
+    Raises:
+        LoweringError: there are none of 1 to 8 bits, or an octave has more than 64 codes or less
+            than a 64th of one.
+    """
+    if q < 1 or r < 1 or not 1 <= bits <= 8 or not 1 / 64 <= r / q <= 64:
+        raise LoweringError(
+            f"logarithmic codes with base 2^({q}/{r}) and {bits} bits: 1/64 to 64 octaves to a "
+            "code and 1 to 8 bits are possible"
+        )
+    return r / q
+
+
+def adalog_table(
+    q: int, r: int, bits: int, greatest: int = WEIGHT_MAX
+) -> tuple[NDArray[np.int16], float]:
     """Fixed-point values of AdaLog codes, and the real value of one step at scale 1.
 
-    The table has 256 entries for ``lut`` on uint8 codes: ``greatest * 2^(-code * q / 37)``, and 0
+    The table has 256 entries for ``lut`` on uint8 codes: ``greatest * 2^(-code * q / r)``, and 0
     for the zero code ``2^bits - 1`` and above. Every value splits into two int8 planes.
+
+    Raises:
+        LoweringError: there are no such codes.
     """
     codes = np.arange(256)
-    values = np.floor(greatest * 2.0 ** (-codes * q / LOG_RESOLUTION) + 0.5)
+    values = np.floor(greatest * 2.0 ** (-codes / codes_per_octave(q, r, bits)) + 0.5)
     return np.where(codes < (1 << bits) - 1, values, 0).astype(np.int16), 1.0 / greatest
 
 
 def _reference(config: LutConfig, x: Array, table: Array) -> Array:
-    """x int8 or uint8, table [256] -> the shape of x."""
-    index = x.astype(np.int64) + (128 if x.dtype == np.int8 else 0)
+    """x int8, uint8 or int16, table [256] or [65536] -> the shape of x."""
+    index = x.astype(np.int64) - INT_RANGE[str(x.dtype)][0]
     result: Array = table[index]
     return result
 
 
 def _infer(config: LutConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
-    if specs[0].dtype not in ("int8", "uint8") or specs[1] != TensorSpec((256,), config.dtype):
+    entries = {"int8": 256, "uint8": 256, "int16": 65536}.get(specs[0].dtype, 0)
+    if not entries or specs[1] != TensorSpec((entries,), config.dtype):
         raise LoweringError(f"lut of {specs[0].dtype} codes with a table {specs[1]}")
     return same_as()(config, specs)
 

@@ -7,7 +7,8 @@ extend to the ends of the axis. In segment i::
 
 The lines run through the whole axis, not from the start of their segment, so that a kernel looks
 up two 16-bit numbers, multiplies and adds: ``tbl`` and ``sqrdmulh``, ``vpermi2w`` and
-``vpmulhrsw``. The zero point is part of ``base``.
+``vpmulhrsw``. The zero point is part of ``base``. With a shift of 0 the lines themselves are the
+output, int16 codes for a step that is still to follow (``pwl8_lines``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,7 +44,7 @@ class Pwl8Config:
         shift: fraction bits of the lines.
         qmin: least output code.
         qmax: greatest output code.
-        dtype: int8 or uint8.
+        dtype: int8 or uint8; int16 where the shift is 0.
     """
 
     width: int
@@ -115,6 +116,36 @@ def pwl8_tables(
     return best
 
 
+def pwl8_lines(
+    function: str, scale: float, greatest: float, segments: int
+) -> tuple[Pwl8Tables, float]:
+    """Fit lines whose values are the output, int16 codes with zero point 0.
+
+    Args:
+        function: a key of ``FUNCTIONS``.
+        scale: real value of one step of x.
+        greatest: outputs beyond this are as good as this, of either sign.
+        segments: 64 or 128.
+
+    Returns:
+        The best tables found, and the real value of one step of the output.
+    """
+    exact = FUNCTIONS[function](CODES.astype(np.float64) * scale)
+    inside = np.abs(exact[:-1]) < greatest
+    steepest = float(np.abs(np.diff(exact))[inside].max(initial=0.0))
+    whole = 17 - segments.bit_length()  # segments of this width cover the axis
+    found: list[tuple[Pwl8Tables, float]] = []
+    for left in range(16):  # the pre-shift lets a slope exceed one step of the output
+        unit = max(greatest / LIMIT, steepest * 2.0**-left)
+        target = np.clip(exact / unit, -LIMIT - 1, LIMIT)
+        for width in range(whole, whole - WIDTHS, -1):
+            config = Pwl8Config(width, left, 0, -LIMIT - 1, LIMIT, "int16")
+            found.append((_fit(config, exact / unit, target, segments), unit))
+        if unit <= greatest / LIMIT:
+            break
+    return min(found, key=lambda fit: fit[0].error * fit[1])
+
+
 def _candidates(form: Pwl8Config, exact: Float, segments: int) -> Iterator[Pwl8Config]:
     """Widths, and for each the ways to make the steepest slope fit: a pre-shift, fewer bits."""
     whole = 17 - segments.bit_length()  # segments of this width cover the axis
@@ -163,7 +194,8 @@ def _line(config: Pwl8Config, x: Array, slope: Array, base: Array) -> Array:
 def _reference(config: Pwl8Config, x: Array, slope: Array, base: Array) -> Array:
     """x int16 -> the shape of x."""
     line = _line(config, x.astype(np.int64), slope, base)
-    return saturate(rounding_shift(line, config.shift), config.qmin, config.qmax, config.dtype)
+    codes = rounding_shift(line, config.shift) if config.shift else line
+    return saturate(codes, config.qmin, config.qmax, config.dtype)
 
 
 def _infer(config: Pwl8Config, specs: Sequence[TensorSpec]) -> TensorSpec:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from tvm_passes.ops.base import Operator, TensorSpec, register, same_as
 
 Array = NDArray[Any]
-LOG_RESOLUTION = 37  # AdaLog's r: exponents are multiples of q / 37 (AdaLog, section 3.2)
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,13 @@ class DequantizeConfig:
 
 @dataclass(frozen=True)
 class QuantizeLogConfig:
-    """AdaLog codes of ``x + shift``; the greatest code stands for zero.
+    """Logarithmic codes of ``x + shift``; the greatest code stands for zero.
+
+    AdaLog (ECCV 2024, section 3.2) has r = 37; q = r = 1 is a logarithm to base two.
 
     Attributes:
-        q: numerator of the base's exponent, base = 2^(q/37).
+        q: numerator of the base's exponent, base = 2^(q/r).
+        r: its denominator.
         bits: width of a code.
         shift: added to x before the logarithm.
         name: PyTorch module path of the tensor.
@@ -63,6 +65,7 @@ class QuantizeLogConfig:
     """
 
     q: int
+    r: int
     bits: int
     shift: float
     name: str
@@ -74,8 +77,41 @@ class DequantizeLogConfig:
     """Inverse of ``QuantizeLogConfig``."""
 
     q: int
+    r: int
     bits: int
     shift: float
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class QuantizeTwinConfig:
+    """Twin uniform codes (PTQ4ViT, section 3.2): two ranges of ``h = 2^(bits-1)`` codes each.
+
+    Unsigned: codes below h have the step ``scale``, the others ``scale * 2^m``, counted from h.
+    Signed: codes below h have the step ``scale * 2^m``, the others ``-scale``, counted from h.
+
+    Attributes:
+        m: binary logarithm of the ratio of the steps.
+        bits: width of a code, 2 to 8.
+        signed: whether the fine range is that of negative values.
+        name: PyTorch module path of the tensor.
+        dtype: always uint8.
+    """
+
+    m: int
+    bits: int
+    signed: bool
+    name: str
+    dtype: str = "uint8"
+
+
+@dataclass(frozen=True)
+class DequantizeTwinConfig:
+    """Inverse of ``QuantizeTwinConfig``."""
+
+    m: int
+    bits: int
+    signed: bool
     dtype: str = "float32"
 
 
@@ -120,16 +156,37 @@ def _dequantize(config: DequantizeConfig, codes: Array, scale: Array, zero_point
 
 
 def _quantize_log(config: QuantizeLogConfig, x: Array, scale: Array) -> Array:
-    ratio = np.maximum((x.astype(np.float64) + config.shift) / scale, 2.0**-1000)
-    codes = np.floor(-np.log2(ratio) * LOG_RESOLUTION / config.q + 0.5)
+    value = x.astype(np.float64) + config.shift
+    ratio = np.where(value > 0, value, 1.0) / scale
+    codes = np.floor(-np.log2(ratio) * config.r / config.q + 0.5)
     zero = 2**config.bits - 1
-    return np.where(codes >= zero, zero, np.maximum(codes, 0)).astype(np.uint8)
+    return np.where((value <= 0) | (codes >= zero), zero, np.maximum(codes, 0)).astype(np.uint8)
 
 
 def _dequantize_log(config: DequantizeLogConfig, codes: Array, scale: Array) -> Array:
-    exponent = -codes.astype(np.float64) * config.q / LOG_RESOLUTION
+    exponent = -codes.astype(np.float64) * config.q / config.r
     values = np.where(codes == 2**config.bits - 1, 0.0, scale * 2.0**exponent)
     return (values - config.shift).astype(np.float32)
+
+
+def _quantize_twin(config: QuantizeTwinConfig, x: Array, scale: Array) -> Array:
+    half = 1 << (config.bits - 1)
+    fine = np.floor(x.astype(np.float64) / scale + 0.5)
+    coarse = np.floor(x.astype(np.float64) / (scale * 2.0**config.m) + 0.5)
+    if config.signed:
+        codes = np.where(x < 0, half + np.minimum(-fine, half - 1), np.minimum(coarse, half - 1))
+    else:
+        high = half + np.minimum(coarse, half - 1)
+        codes = np.where(fine < half, np.maximum(fine, 0), high)
+    return codes.astype(np.uint8)
+
+
+def _dequantize_twin(config: DequantizeTwinConfig, codes: Array, scale: Array) -> Array:
+    half = 1 << (config.bits - 1)
+    count = (codes & (half - 1)).astype(np.float64)
+    upper, lower = (-1.0, 2.0**config.m) if config.signed else (2.0**config.m, 1.0)
+    steps = count * np.where(codes & half, upper, lower)
+    return (steps * scale).astype(np.float32)
 
 
 def _normalize(config: NormalizeConfig, x: Array) -> Array:
@@ -153,5 +210,7 @@ register(Operator("quantize", QuantizeConfig, _infer, _quantize))
 register(Operator("dequantize", DequantizeConfig, _infer, _dequantize))
 register(Operator("quantize_log", QuantizeLogConfig, _infer, _quantize_log))
 register(Operator("dequantize_log", DequantizeLogConfig, _infer, _dequantize_log))
+register(Operator("quantize_twin", QuantizeTwinConfig, _infer, _quantize_twin))
+register(Operator("dequantize_twin", DequantizeTwinConfig, _infer, _dequantize_twin))
 register(Operator("normalize", NormalizeConfig, _infer, _normalize))
 register(Operator("pointwise", PointwiseConfig, _infer, _pointwise))

@@ -34,10 +34,10 @@ from tvm_passes.numerics import (
     saturate,
 )
 from tvm_passes.ops.base import Operator, TensorSpec, register
+from tvm_passes.ops.pointwise import codes_per_octave
 
 Array = NDArray[Any]
 
-LOG_RESOLUTION = 37  # AdaLog's r: code steps are q / 37 octaves (AdaLog, section 3.2)
 EXPONENT_LIMIT = 1 << 26  # t stops growing here, 4096 octaves below the maximum
 INT32_MAX = 2**31 - 1
 
@@ -130,23 +130,24 @@ def uniform_softmax_config(
     return SoftmaxConfig(*_exponent(scale), bits, 0, 1, 0, *output)
 
 
-def adalog_softmax_config(scale: float, q: int, bits: int, out_scale: float = 1.0) -> SoftmaxConfig:
+def adalog_softmax_config(
+    scale: float, q: int, r: int, bits: int, out_scale: float = 1.0
+) -> SoftmaxConfig:
     """AdaLog codes of the probabilities of logits with ``scale``.
 
     Args:
         scale: real value of one step of x.
-        q: numerator of the base's exponent, base = 2^(q/37).
+        q: numerator of the base's exponent, base = 2^(q/r).
+        r: its denominator.
         bits: width of a code, at most 8; code ``2^bits - 1`` stands for zero.
         out_scale: real value of code 0.
 
     Raises:
-        LoweringError: ``scale``, ``q`` or ``bits`` is out of range.
+        LoweringError: a parameter is out of range.
     """
-    if q < 1 or not 1 <= bits <= 8 or not 2.0**-64 < out_scale < 2.0**64:
-        raise LoweringError(
-            f"AdaLog with q = {q}, {bits} bits, scale {out_scale}: q >= 1 and 1 to 8 bits exist"
-        )
-    code = FixedPoint.from_real(LOG_RESOLUTION / (q * 2.0**EXP2_BITS))
+    if not 2.0**-64 < out_scale < 2.0**64:
+        raise LoweringError(f"AdaLog codes of a softmax with scale {out_scale}")
+    code = FixedPoint.from_real(codes_per_octave(q, r, bits) * 2.0**-EXP2_BITS)
     multiplier, shift = int(code.multiplier), int(code.shift)
     offset = round(real_log2(out_scale) * 2.0**EXP2_BITS)
     return SoftmaxConfig(

@@ -10,8 +10,15 @@ from pipeline.errors import UserError
 from pipeline.frontend.convert import CONVERTERS
 from pipeline.frontend.importer import import_quantized
 from pipeline.quant import ops  # noqa: F401  registers torch.ops.pocketvit
+from tests.tvm_passes.modules import configs, float_value
 from tvm_passes.interpret import interpret
 from tvm_passes.lowering.io import logits_scale
+from tvm_passes.ops.qdq import (
+    DequantizeLogConfig,
+    DequantizeTwinConfig,
+    QuantizeLogConfig,
+    QuantizeTwinConfig,
+)
 from tvm_passes.pipeline import lower
 
 SCALES = {"image": 1.0, "conv": 3e-3, "act": 0.5, "mean": 0.25, "head": 1e-3}
@@ -53,9 +60,9 @@ class _Network(nn.Module):
         return self._round_trip(x, "head", "int32", 2**31 - 1)
 
 
-def _graph() -> fx.GraphModule:
+def _graph(network: nn.Module, *shape: int) -> fx.GraphModule:
     with torch.no_grad():
-        graph = torch.export.export(_Network(), (torch.zeros(1, 8, 8, 3),)).module()
+        graph = torch.export.export(network, (torch.zeros(shape),)).module()
     for node in list(graph.graph.nodes):
         if "_guards" in str(node.target) or "sym_constrain" in str(node.target):
             graph.graph.erase_node(node)
@@ -64,7 +71,7 @@ def _graph() -> fx.GraphModule:
 
 
 def test_integers_follow_the_simulation() -> None:
-    graph = _graph()
+    graph = _graph(_Network(), 1, 8, 8, 3)
     lowered = lower(import_quantized(graph))
     pixels = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
     simulated = graph(torch.from_numpy(pixels.astype(np.float32))).detach().numpy()
@@ -88,3 +95,32 @@ def test_unknown_operators_are_named_with_their_module() -> None:
 
 def test_every_converter_is_named_like_an_overload() -> None:
     assert all("." in name for name in CONVERTERS)
+
+
+class _Formats(nn.Module):
+    """Logarithmic codes, then twin ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("greatest", torch.tensor(0.5))
+        self.register_buffer("step", torch.tensor(0.01))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        formats = torch.ops.pocketvit
+        x = formats.adalog_quantize(image, self.greatest, 1, 2, 4, 0.1, "log")
+        x = formats.adalog_dequantize(x, self.greatest, 1, 2, 4, 0.1)
+        x = formats.twin_quantize(x, self.step, 2, 8, True, "twin")
+        return formats.twin_dequantize(x, self.step, 2, 8, True)
+
+
+def test_other_formats_mean_the_same_on_both_sides() -> None:
+    graph = _graph(_Formats(), 1, 2, 2, 3)
+    module = import_quantized(graph)
+    assert configs(module, "quantize_twin") == [QuantizeTwinConfig(2, 8, True, "twin")]
+    assert configs(module, "dequantize_twin") == [DequantizeTwinConfig(2, 8, True)]
+    assert configs(module, "quantize_log") == [QuantizeLogConfig(1, 2, 4, 0.1, "log")]
+    assert configs(module, "dequantize_log") == [DequantizeLogConfig(1, 2, 4, 0.1)]
+    image = torch.linspace(-0.2, 0.5, 12).reshape(1, 2, 2, 3)
+    expected = graph(image)
+    np.testing.assert_allclose(float_value(module, image.numpy()), expected, rtol=1e-6)
+    assert len(expected.unique()) > 4 and expected.min() < 0 < expected.max()

@@ -12,10 +12,11 @@ from tests.tvm_passes.run_kernel import codes
 from tvm_passes.graph.fuse import fuse_epilogue
 from tvm_passes.ops.add import add_config
 from tvm_passes.ops.base import call
+from tvm_passes.ops.channels import requantize_channels_config, scale_channels_config
 from tvm_passes.ops.elementwise import requantize_config
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
 from tvm_passes.ops.pad import PadConfig
-from tvm_passes.ops.pwl8 import pwl8_tables
+from tvm_passes.ops.pwl8 import pwl8_lines, pwl8_tables
 
 LINEAR = LinearConfig(0, 0, -32768, 32767, "int16")
 CONV = Conv2dConfig(**vars(LINEAR), strides=(1, 1), dilation=(1, 1), groups=1)
@@ -59,6 +60,22 @@ def fused(
 def test_an_activation_joins_a_linear_layer() -> None:
     names, steps, _ = fused([((3, 8), "int8")], lambda emit, x: silu(emit(linear(x))))
     assert (names, steps) == (["fused"], ["linear", "pwl8"])
+
+
+def test_factors_of_channels_join_a_linear_layer_behind_their_activation() -> None:
+    lines, unit = pwl8_lines("silu", 8 / 32767, 8.0, 64)
+    made = scale_channels_config(np.linspace(10, 20, 6) * unit, "int16", 0, 3, -128, 127, "int8")
+    assert made is not None
+    exact = requantize_channels_config(np.linspace(1, 900, 6), "int8", 3, 0, -32767, 32767, "int16")
+
+    def body(emit: Emit, x: relax.Var) -> relax.Expr:
+        y = emit(call("pwl8", lines.config, emit(linear(x)), lines.slope, lines.base))
+        y = emit(call("scale_channels", made[0], y, made[1]))
+        return call("requantize_channels", exact[0], y, *exact[1:])
+
+    names, steps, _ = fused([((3, 8), "int8")], body)
+    assert names == ["fused"]
+    assert steps == ["linear", "pwl8", "scale_channels", "requantize_channels"]
 
 
 def test_an_activation_and_a_pad_join_a_convolution() -> None:

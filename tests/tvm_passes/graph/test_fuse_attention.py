@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -198,22 +199,25 @@ def shifted(p: relax.Expr) -> relax.Expr:
     return relax.op.permute_dims(p, [1, 0, 2, 3])
 
 
-def weighed(p: relax.Expr) -> relax.Call:
+def weighed(base: tuple[int, int], p: relax.Expr) -> relax.Call:
     """AdaLog codes as fixed-point weights."""
-    return call("lut", LutConfig("int16"), p, adalog_table(19, 4)[0])
+    return call("lut", LutConfig("int16"), p, adalog_table(*base, 4)[0])
 
 
-def adalog(zero_v: int = 0, out_scale: float = 1.0) -> tvm.IRModule:
-    """Attention by AdaLog codes of 4 bits with base 2^(19/37)."""
+def adalog(
+    base: tuple[int, int] = (19, 37), zero_v: int = 0, out_scale: float = 1.0
+) -> tvm.IRModule:
+    """Attention by logarithmic codes of 4 bits; the base is 2 to the power of a fraction."""
     form = Rescale.from_real(RATIO / 32639)
     values = MatmulConfig(False, 0, zero_v, False, 0, int(form.multiplier), 2, -127, 127, "int8")
-    softmax = adalog_softmax_config(SCALE, 19, 4, out_scale)
-    return attend(softmax, values, BIAS, between=weighed)
+    softmax = adalog_softmax_config(SCALE, *base, 4, out_scale)
+    return attend(softmax, values, BIAS, between=partial(weighed, base))
 
 
+@pytest.mark.parametrize("base", [(19, 37), (1, 1), (1, 2)])
 @pytest.mark.parametrize("spread", [5.0, 20.0, 90.0])
-def test_adalog_codes_stay_what_they_are(spread: float) -> None:
-    before = apply_rules(adalog(), collapse_views)
+def test_adalog_codes_stay_what_they_are(base: tuple[int, int], spread: float) -> None:
+    before = apply_rules(adalog(base), collapse_views)
     after = apply_rules(before, fuse_attention)
     assert operators(after) == ["adalog_attention"]
     inputs = codes(before, spread)

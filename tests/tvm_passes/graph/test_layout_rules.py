@@ -28,6 +28,8 @@ from tvm_passes.graph.view_algebra import Digit, Layout, Permute, Shape, normali
 from tvm_passes.lowering.quantized import array_of
 from tvm_passes.ops.add import scaled_add_config
 from tvm_passes.ops.base import call
+from tvm_passes.ops.channels import requantize_channels_config as exact
+from tvm_passes.ops.channels import scale_channels_config as words
 from tvm_passes.ops.pad import PadConfig
 from tvm_passes.ops.pointwise import LutConfig
 from tvm_passes.rewrite import main_bindings
@@ -80,6 +82,27 @@ def test_the_channels_of_a_scaled_sum_keep_their_order() -> None:
     scaled = space(call("scaled_add", config, variable(5, 6), variable(5, 6), *multipliers))
     assert scaled.operands == ((5, 6), (5, 6), None, None)
     assert not scaled.accepts((Digit(6, 5), Digit(1, 2), Digit(2, 3)))
+
+
+def test_factors_of_channels_stay_on_the_last_axis() -> None:
+    config, multiplier, _ = words(np.full(6, 0.5), "int8", 0, 0, -128, 127, "int8")
+    scaled = space(call("scale_channels", config, variable(5, 6), multiplier))
+    assert scaled.operands == ((5, 6), None)
+    assert not scaled.accepts(turned((5, 6), (1, 0)))
+
+
+@pytest.mark.parametrize("name", ["scale_channels", "requantize_channels"])
+def test_channels_first_in_the_graph_are_channels_last_in_memory(name: str) -> None:
+    form = np.linspace(0.2, 0.4, 6), "int8", 0, 0, -128, 127, "int8"
+    config, *factors = words(*form)[:2] if name == "scale_channels" else exact(*form)
+
+    def body(emit: Callable[..., relax.Var], x: relax.Var) -> relax.Expr:
+        y = emit(relax.op.permute_dims(emit(relax.op.permute_dims(x, TO_NCHW)), TO_NHWC))
+        y = emit(relax.op.permute_dims(emit(call(name, config, y, *factors)), TO_NCHW))
+        return emit(relax.op.permute_dims(y, TO_NHWC))
+
+    after = collapsed(module([(1, 4, 5, 6)], body))
+    assert operators(after) == [name]
 
 
 def test_a_joined_axis_stays_one_axis() -> None:

@@ -45,7 +45,7 @@ def test_the_operator_and_the_tensor_behind_it_are_named() -> None:
 
 def test_adalog_quantizers_name_a_tensor_too() -> None:
     def body(graph: Graph, x: relax.Var) -> relax.Expr:
-        config = QuantizeLogConfig(20, 4, 0.0, "attn.softmax")
+        config = QuantizeLogConfig(20, 37, 4, 0.0, "attn.softmax")
         real = graph.emit(relax.op.astype(x, "float32"))
         return graph.emit(call("quantize_log", config, real, np.array(1, np.float32)))
 

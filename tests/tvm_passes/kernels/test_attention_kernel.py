@@ -79,13 +79,13 @@ def calls() -> list[Call]:
 def adalog_calls() -> list[Call]:
     """The same operands; codes of 8, 6, 4 and 3 bits, so that tables of every size are reached."""
     result: list[Call] = []
-    formats = [(2, 8), (7, 6), (19, 4), (1, 8), (60, 3), (5, 7)]
+    formats = [(2, 37, 8), (7, 37, 6), (1, 2, 4), (1, 37, 8), (1, 1, 3), (5, 37, 7)]
     for index, (shape, octaves, (zero_q, _, zero_point), dtype, bias) in enumerate(CASES):
-        q, bits = formats[index % len(formats)]
-        table, unit = adalog_table(q, bits)
+        q, r, bits = formats[index % len(formats)]
+        table, unit = adalog_table(q, r, bits)
         ratio = unit * (1.7 if dtype == "int8" else 150.0)
         made = adalog_attention_config(
-            *(shape[1], octaves * log(2), 37 / q, bits, ratio, 1.0 + index % 2),
+            *(shape[1], octaves * log(2), r / q, bits, ratio, 1.0 + index % 2),
             zero_q=zero_q,
             zero_point=zero_point,
             dtype=dtype,
@@ -124,7 +124,7 @@ def head_calls() -> list[Call]:
         scales = np.array(octaves) * log(2)
         ratios = 1.3 * 2.0 ** np.linspace(-3, 3, heads)
         made = attention_config(heads, scales, ratios, 3, index, -2)
-        table, unit = adalog_table(9, 5)
+        table, unit = adalog_table(9, 37, 5)
         log_made = adalog_attention_config(heads, scales, 37 / 9, 5, unit * ratios, zero_q=index)
         code_made = uniform_attention_config(heads, scales, 1 / 15, 15, ratios / 15, 2, index)
         for arrays in operands((1, heads, 5, 29, 17, 8 + index)):

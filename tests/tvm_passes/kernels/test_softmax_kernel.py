@@ -19,8 +19,8 @@ CONFIGS = [
     uniform_softmax_config(1e-4, 1 / 15, -8, 7, "int8"),
     uniform_softmax_config(1e-4, 1 / 900, 0, 127, "int8"),
     uniform_softmax_config(1e-4, 3e-4, 0, 3000, "int16"),
-    adalog_softmax_config(1e-4, 19, 4),
-    adalog_softmax_config(3e-3, 10, 8, 0.7),
+    adalog_softmax_config(1e-4, 1, 2, 4),
+    adalog_softmax_config(3e-3, 10, 37, 8, 0.7),
 ]
 # x and its bias: odd lengths, short rows, one element, long rows; bias per head, per row, per key
 SHAPES: list[tuple[tuple[int, ...], tuple[int, ...] | None]] = [

@@ -19,11 +19,19 @@ from tvm_passes.ops.base import call
 from tvm_passes.ops.qdq import DequantizeLogConfig, QuantizeLogConfig
 
 GELU_SHIFT = 0.16997124254703522
+# numerator and denominator of the base's exponent: AdaLog's, log2 and log-sqrt2
+BASES = [(20, 37), (1, 1), (1, 2)]
 RULES = (sink_dequantize, lower_conv2d, lower_linear, lower_matmul, lower_quantize_log)
 
 
-def read(graph: Graph, x: relax.Expr, scale: Any = 0.8, shift: float = 0.0) -> relax.Var:
-    config = DequantizeLogConfig(20, 5, shift)
+def read(
+    graph: Graph,
+    x: relax.Expr,
+    scale: Any = 0.8,
+    shift: float = 0.0,
+    base: tuple[int, int] = (20, 37),
+) -> relax.Var:
+    config = DequantizeLogConfig(*base, 5, shift)
     return graph.emit(call("dequantize_log", config, x, np.asarray(scale, np.float32)))
 
 
@@ -63,9 +71,11 @@ def test_the_greatest_value_leaves_room_for_long_sums(axis: int) -> None:
     assert_close(before, after, codes("uint8", 1, 3, 600) & 31)
 
 
-def test_probabilities_in_adalog_codes_weigh_the_values() -> None:
+@pytest.mark.parametrize("base", BASES)
+def test_probabilities_in_adalog_codes_weigh_the_values(base: tuple[int, int]) -> None:
     def body(graph: Graph, x: relax.Var, v: relax.Var) -> relax.Expr:
-        y = graph.emit(relax.op.matmul(read(graph, x), graph.dequantize(v, 0.1, -5)))
+        weights = read(graph, x, base=base)
+        y = graph.emit(relax.op.matmul(weights, graph.dequantize(v, 0.1, -5)))
         return graph.quantize(y, 0.05, 2)
 
     before = build([((1, 2, 5, 9), "uint8"), ((1, 2, 9, 4), "int8")], body)
@@ -90,9 +100,9 @@ def test_zero_padding_of_shifted_codes_is_refused() -> None:
         apply_rules(padded_convolution(GELU_SHIFT), *RULES)
 
 
-def write(dtype: str, scale: Any = 1.5) -> tvm.IRModule:
+def write(dtype: str, scale: Any = 1.5, base: tuple[int, int] = (20, 37)) -> tvm.IRModule:
     """``quantize_log(gelu(x))``."""
-    config = QuantizeLogConfig(20, 6, GELU_SHIFT, "fc1.gelu")
+    config = QuantizeLogConfig(*base, 6, GELU_SHIFT, "fc1.gelu")
 
     def body(graph: Graph, x: relax.Var) -> relax.Expr:
         real = graph.dequantize(x, 0.03 if dtype == "int8" else 1e-4, 9 if dtype == "int8" else 0)
@@ -102,17 +112,21 @@ def write(dtype: str, scale: Any = 1.5) -> tvm.IRModule:
     return build([((1, 500), dtype)], body)
 
 
-def test_codes_of_an_8_bit_input_are_one_table() -> None:
-    after = apply_rules(write("int8"), *RULES)
+@pytest.mark.parametrize("base", BASES)
+def test_codes_of_an_8_bit_input_are_one_table(base: tuple[int, int]) -> None:
+    before = write("int8", base=base)
+    after = apply_rules(before, *RULES)
     assert operators(after) == ["lut"]
-    assert_close(write("int8"), after, codes("int8", 1, 500), share=0.01)
+    assert_close(before, after, codes("int8", 1, 500), share=0.01)
 
 
-def test_codes_of_a_16_bit_input_are_segments_and_a_logarithm() -> None:
-    after = apply_rules(write("int16"), *RULES)
+@pytest.mark.parametrize("base", BASES)
+def test_codes_of_a_16_bit_input_are_segments_and_a_logarithm(base: tuple[int, int]) -> None:
+    before = write("int16", base=base)
+    after = apply_rules(before, *RULES)
     assert operators(after) == ["pwl", "adalog_quantize"]
     x = np.arange(-5000, 32768, 75).astype(np.int16)[None, :500]  # right of GELU's minimum
-    assert_close(write("int16"), after, x, share=0.02)
+    assert_close(before, after, x, share=0.02)
 
 
 @pytest.mark.parametrize("make", [partial(write, "int8"), partial(write, "int16")])

@@ -34,7 +34,7 @@ RULES = (lower_softmax, lower_matmul)
 D, Q16 = text(DequantizeConfig(-1)), text(quantize_config("int16", "attn"))
 PRODUCT = text(MatmulConfig(False, 3, 0, False, 0, 2**29, 0, -32767, 32767, "int16"))
 RAW = text(MatmulConfig(False, 3, 0, True, 0, 0, 0, 0, 0, "int32"))
-WRITE, READ = QuantizeLogConfig(20, 6, 0.0, "attn"), DequantizeLogConfig(20, 6, 0.0)
+WRITE, READ = QuantizeLogConfig(20, 37, 6, 0.0, "attn"), DequantizeLogConfig(20, 37, 6, 0.0)
 ONE = np.array(1.0, np.float32)
 SOFTMAX = text(softmax_config(0.125, "int16"))
 
@@ -142,9 +142,9 @@ def test_softmax_reads_stored_codes() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.8])
-@pytest.mark.parametrize("bits", [3, 8])
-def test_adalog_codes_of_a_softmax(scale: float, bits: int) -> None:
-    config = QuantizeLogConfig(20, bits, 0.0, "attn.softmax")
+@pytest.mark.parametrize(("base", "bits"), [((20, 37), 3), ((20, 37), 8), ((1, 1), 4), ((1, 2), 4)])
+def test_adalog_codes_of_a_softmax(scale: float, base: tuple[int, int], bits: int) -> None:
+    config = QuantizeLogConfig(*base, bits, 0.0, "attn.softmax")
 
     def body(graph: Graph, q: relax.Var, k: relax.Var) -> relax.Expr:
         y = graph.emit(relax.op.matmul(graph.dequantize(q, 0.03, 3), graph.dequantize(k, 0.02)))
@@ -186,7 +186,7 @@ def test_softmax_of_a_float_operator_is_refused() -> None:
 
 
 def test_shifted_adalog_codes_of_a_softmax_are_refused() -> None:
-    config = QuantizeLogConfig(20, 4, 0.1, "attn")
+    config = QuantizeLogConfig(20, 37, 4, 0.1, "attn")
 
     def body(graph: Graph, x: relax.Var) -> relax.Expr:
         weights = graph.emit(relax.op.nn.softmax(graph.dequantize(x, 0.1)))

@@ -139,7 +139,7 @@ def test_scaled_sums(factor_shape: tuple[int, ...], other: str) -> None:
 
 
 def test_factors_along_two_axes_are_refused() -> None:
-    with pytest.raises(LoweringError, match=r"y: factors of a sum vary along axes \[1, 2\]"):
+    with pytest.raises(LoweringError, match="y: factors of a sum vary along more than one"):
         apply_rules(scaled_sum((1, 4, 6), "computed"), lower_add)
 
 

@@ -23,7 +23,7 @@ from tvm_passes.lowering.views import sink_dequantize
 from tvm_passes.ops.qdq import DequantizeConfig, DequantizeLogConfig
 from tvm_passes.rewrite import main_bindings
 
-D, LOG = text(DequantizeConfig(-1)), text(DequantizeLogConfig(37, 4, 0.0))
+D, LOG = text(DequantizeConfig(-1)), text(DequantizeLogConfig(1, 1, 4, 0.0))
 
 
 @I.ir_module

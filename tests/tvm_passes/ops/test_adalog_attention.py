@@ -19,27 +19,30 @@ Float = NDArray[np.float64]
 
 seeds = st.integers(0, 2**32 - 1)
 octaves = st.sampled_from([1e-9, 1e-5, 1e-4, 7e-4, 2e-3, 0.1, 2.0])  # of a step of the logits
-bases = st.sampled_from([(1, 8), (2, 8), (7, 6), (19, 4), (37, 4), (74, 3), (37, 1)])
+# numerator and denominator of the base's exponent, bits
+bases = st.sampled_from(
+    [(1, 37, 8), (2, 37, 8), (7, 37, 6), (19, 37, 4), (1, 1, 4), (1, 2, 4), (137, 37, 3), (1, 1, 1)]
+)
 
 
-def exact_steps(distance: NDArray[np.int64], octave: float, q: int) -> Float:
+def exact_steps(distance: NDArray[np.int64], octave: float, q: int, r: int) -> Float:
     """Codes before rounding and clamping."""
     exponent = -distance * octave
     total = np.sum(2.0**-exponent, -1, keepdims=True)
-    steps: Float = (exponent + np.log2(total)) * 37 / q
+    steps: Float = (exponent + np.log2(total)) * r / q
     return steps
 
 
 @given(seeds, octaves, bases, st.sampled_from([1, 2, 49, 197, 512]), st.sampled_from([3, 300, 9e4]))
 def test_codes_differ_only_next_to_a_boundary_and_by_one(
-    seed: int, octave: float, base: tuple[int, int], keys: int, spread: float
+    seed: int, octave: float, base: tuple[int, int, int], keys: int, spread: float
 ) -> None:
-    q, bits = base
+    q, r, bits = base
     x = (np.random.default_rng(seed).normal(size=(5, keys)) * spread).astype(np.int64)
     distance = x - x.max(-1, keepdims=True)
-    config = adalog_attention_config(1, octave * np.log(2), 37 / q, bits, 1e-4)
+    config = adalog_attention_config(1, octave * np.log(2), r / q, bits, 1e-4)
     got = adalog_codes(config, distance).astype(int)
-    steps = exact_steps(distance, octave, q)
+    steps = exact_steps(distance, octave, q, r)
     greatest = 2**bits - 1
     expected = np.clip(np.floor(steps + 0.5), 0, greatest).astype(int)
     assert np.abs(got - expected).max() <= 1
@@ -51,7 +54,7 @@ def test_the_output_is_the_weighted_sum_of_v() -> None:
     heads, q_base, bits, scale = 2, 2, 8, 3e-4
     q, k, v = (draw(seed, (2, 33, heads * 16), 50) for seed in range(3))
     bias = draw(3, (heads, 1, 33), 90).astype(np.int32)
-    table, unit = adalog_table(q_base, bits)
+    table, unit = adalog_table(q_base, 37, bits)
     ratio = unit * 1.7
     config = adalog_attention_config(
         heads, scale, 37 / q_base, bits, ratio, zero_q=3, zero_point=11
@@ -67,7 +70,7 @@ def test_the_output_is_the_weighted_sum_of_v() -> None:
 
 
 def test_masked_keys_and_sums_of_the_longest_row() -> None:
-    table, unit = adalog_table(37, 4)
+    table, unit = adalog_table(1, 1, 4)
     q = k = np.zeros((1, 512, 1), np.int8)
     v = np.full((1, 512, 1), -128, np.int8)
     mask = np.where(np.arange(512) < 2, 0, -(2**24)).astype(np.int32)

@@ -17,7 +17,9 @@ from tvm_passes.ops.base import OPERATORS, TensorSpec, call, config_of, operator
 from tvm_passes.ops.gemm import Conv2dConfig
 from tvm_passes.ops.pad import PadConfig
 
-FLOAT = {"quantize", "dequantize", "quantize_log", "dequantize_log", "normalize", "pointwise"}
+FORMATS = ("", "_log", "_twin")
+FLOAT = {f"{way}quantize{name}" for way in ("", "de") for name in FORMATS}
+FLOAT |= {"normalize", "pointwise"}
 GEOMETRY = {"strides": (2, 1), "dilation": (1, 3), "groups": 1}
 
 

@@ -13,6 +13,9 @@ from tvm_passes.ops.pointwise import FUNCTIONS, LutConfig, adalog_table, lut_tab
 lut = OPERATORS["lut"].reference
 adalog_quantize = OPERATORS["adalog_quantize"].reference
 
+# numerator and denominator of the base's exponent: AdaLog's, log2 and log-sqrt2
+bases = st.one_of(st.tuples(st.integers(1, 137), st.just(37)), st.sampled_from([(1, 1), (1, 2)]))
+
 CODES8 = np.arange(-128, 128).astype(np.int8)
 CODES16 = np.arange(-32768, 32768).astype(np.int16)
 
@@ -41,13 +44,14 @@ def test_lut_of_unsigned_codes_starts_at_the_first_entry() -> None:
     np.testing.assert_array_equal(lut(LutConfig("uint8"), table, table), table)
 
 
-@given(st.integers(1, 137), st.integers(1, 8))
-def test_adalog_table_splits_into_two_planes(q: int, bits: int) -> None:
-    table, unit = adalog_table(q, bits)
+@given(bases, st.integers(1, 8))
+def test_adalog_table_splits_into_two_planes(base: tuple[int, int], bits: int) -> None:
+    q, r = base
+    table, unit = adalog_table(q, r, bits)
     assert table.shape == (256,) and table[0] == 32639
     assert np.all(table[2**bits - 1 :] == 0)
     codes = np.arange(2**bits - 1)
-    np.testing.assert_allclose(table[codes] * unit, 2.0 ** (-codes * q / 37), atol=0.51 * unit)
+    np.testing.assert_allclose(table[codes] * unit, 2.0 ** (-codes * q / r), atol=0.51 * unit)
     low = (table + 128) % 256 - 128
     high = (table - low) // 256
     assert np.all((-128 <= high) & (high <= 127))
@@ -56,31 +60,40 @@ def test_adalog_table_splits_into_two_planes(q: int, bits: int) -> None:
 @given(
     st.sampled_from([1e-4, 2e-3]),
     st.floats(0.2, 6.0),
-    st.integers(10, 137),
+    bases.filter(lambda base: base[0] * 10 >= base[1] * 3),
     st.integers(2, 8),
     st.sampled_from([0.0, 0.16997124254703522]),
 )
 def test_adalog_quantize_against_float(
-    scale: float, out_scale: float, q: int, bits: int, shift: float
+    scale: float, out_scale: float, base: tuple[int, int], bits: int, shift: float
 ) -> None:
-    config = adalog_quantize_config(scale, 0, out_scale, q, bits, shift)
+    q, r = base
+    config = adalog_quantize_config(scale, 0, out_scale, q, r, bits, shift)
     codes = adalog_quantize(config, CODES16).astype(np.int64)
-    real = -np.log2(np.maximum(CODES16 * scale + shift, 1e-300) / out_scale) * 37 / q
+    real = -np.log2(np.maximum(CODES16 * scale + shift, 1e-300) / out_scale) * r / q
     expected = np.clip(np.floor(real + 0.5), 0, 2**bits - 1)
     boundary = np.abs(real + 0.5 - np.round(real + 0.5))
     wrong = codes != expected
     assert np.abs(codes - expected).max() <= 1
     # the shift is rounded to 2^-14 of a step of x, which only shows next to zero
     near_zero = np.abs(CODES16 * scale + shift) < 0.1 * scale
-    assert np.all(boundary[wrong] <= 1e-4 * 37 / q + 5e-3 * near_zero[wrong])
+    assert np.all(boundary[wrong] <= 1e-4 * r / q + 5e-3 * near_zero[wrong])
 
 
 def test_adalog_quantize_of_int8_codes_with_a_zero_point() -> None:
-    config = adalog_quantize_config(0.1, -20, 10.0, 37, 4)
+    config = adalog_quantize_config(0.1, -20, 10.0, 1, 1, 4)
     x = np.array([-128, -20, -19, 80, 127, 30], np.int8)
     assert adalog_quantize(config, x).tolist() == [15, 15, 7, 0, 0, 1]
 
 
 def test_a_shift_out_of_reach_is_refused() -> None:
     with pytest.raises(LoweringError, match="shift"):
-        adalog_quantize_config(1e-9, 0, 1.0, 37, 4, shift=10.0)
+        adalog_quantize_config(1e-9, 0, 1.0, 1, 1, 4, shift=10.0)
+
+
+@pytest.mark.parametrize(
+    ("q", "r", "bits"), [(0, 37, 4), (1, 0, 4), (1, 65, 4), (65, 1, 4), (1, 2, 9)]
+)
+def test_codes_that_do_not_exist_are_refused(q: int, r: int, bits: int) -> None:
+    with pytest.raises(LoweringError, match=rf"2\^\({q}/{r}\) and {bits} bits"):
+        adalog_table(q, r, bits)

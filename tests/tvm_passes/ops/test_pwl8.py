@@ -6,7 +6,7 @@ import pytest
 from tvm_passes.errors import LoweringError
 from tvm_passes.ops.base import OPERATORS
 from tvm_passes.ops.pointwise import FUNCTIONS
-from tvm_passes.ops.pwl8 import Pwl8Tables, pwl8_tables
+from tvm_passes.ops.pwl8 import SEGMENTS, Pwl8Tables, pwl8_lines, pwl8_tables
 
 pwl8 = OPERATORS["pwl8"].reference
 CODES = np.arange(-32768, 32768).astype(np.int16)
@@ -56,3 +56,19 @@ def test_clamped_codes_stay_in_their_range() -> None:
 def test_only_8_bit_codes() -> None:
     with pytest.raises(LoweringError, match="only 8-bit codes"):
         pwl8_tables("silu", 1.0, 1.0, 0, -32768, 32767, "int16")
+
+
+@pytest.mark.parametrize("segments", SEGMENTS)
+@pytest.mark.parametrize("case", SMOOTH, ids=str)
+def test_lines_are_int16_codes_of_their_own(
+    case: tuple[str, float, float, float], segments: int
+) -> None:
+    function, limit, low, high = case
+    greatest = max(high, -low)
+    lines, unit = pwl8_lines(function, limit / 32767, greatest, segments)
+    exact = np.clip(FUNCTIONS[function](CODES * (limit / 32767)), -greatest, greatest)
+    codes = pwl8(lines.config, CODES, lines.slope, lines.base)
+    assert codes.dtype == np.int16 and lines.slope.size == segments
+    got = np.clip(codes * unit, -greatest, greatest)
+    assert np.abs(got - exact).max() <= lines.error * unit * (1 + 1e-9)
+    assert lines.error * unit < (0.003 if segments == 64 else 0.0015) * greatest

@@ -20,6 +20,8 @@ Float = NDArray[np.float64]
 seeds = st.integers(0, 2**32 - 1)
 lengths = st.sampled_from([1, 2, 3, 10, 49, 197, 1024])
 spreads = st.sampled_from([0.0, 0.1, 1.0, 4.0, 20.0])
+# numerator and denominator of the base's exponent: AdaLog's, log2 and log-sqrt2
+bases = st.one_of(st.tuples(st.integers(10, 137), st.just(37)), st.sampled_from([(1, 1), (1, 2)]))
 scales = st.sampled_from([3e-9, 1e-5, 7.3e-4, 0.013, 0.4, 1.2])
 
 
@@ -83,22 +85,27 @@ def test_formats_out_of_range_are_refused(
         uniform_softmax_config(0.01, step, zero_point, qmax, dtype)
 
 
-@given(
-    seeds, lengths, spreads, scales, st.integers(10, 137), st.integers(2, 8), st.floats(0.3, 1.5)
-)
+@given(seeds, lengths, spreads, scales, bases, st.integers(2, 8), st.floats(0.3, 1.5))
 def test_adalog_codes_differ_only_at_rounding_boundaries(
-    seed: int, length: int, spread: float, scale: float, q: int, bits: int, top: float
+    seed: int,
+    length: int,
+    spread: float,
+    scale: float,
+    base: tuple[int, int],
+    bits: int,
+    top: float,
 ) -> None:
+    q, r = base
     x = draw(seed, length, spread, scale)
-    codes = softmax(adalog_softmax_config(scale, q, bits, top), x).astype(np.int64)
+    codes = softmax(adalog_softmax_config(scale, q, r, bits, top), x).astype(np.int64)
     distance = (x.max(-1, keepdims=True) - x.astype(np.int64)) * scale
     total = np.exp(-distance).sum(-1, keepdims=True)
-    real = ((distance + np.log(total)) / np.log(2) + np.log2(top)) * 37 / q
+    real = ((distance + np.log(total)) / np.log(2) + np.log2(top)) * r / q
     expected = np.clip(np.floor(real + 0.5), 0, 2**bits - 1)
     wrong = codes != expected
     assert np.abs(codes - expected).max() <= 1
     boundary = np.abs(real + 0.5 - np.round(real + 0.5))
-    assert np.all(boundary[wrong] <= 3e-4 * 37 / q)
+    assert np.all(boundary[wrong] <= 3e-4 * r / q)
 
 
 def test_one_peak_over_a_long_row_keeps_its_mass() -> None:
@@ -121,7 +128,7 @@ def test_the_whole_int32_range_saturates() -> None:
     x = np.array([[2**31 - 1, -(2**31), 0, 2**31 - 1]], np.int32)
     assert softmax(softmax_config(0.01), x).tolist() == [[16384, 0, 0, 16384]]
     assert softmax(softmax_config(0.01, "int8"), x).tolist() == [[0, -128, -128, 0]]
-    assert softmax(adalog_softmax_config(0.01, 37, 4), x).tolist() == [[1, 15, 15, 1]]
+    assert softmax(adalog_softmax_config(0.01, 1, 1, 4), x).tolist() == [[1, 15, 15, 1]]
 
 
 def test_masked_keys_vanish_and_bias_saturates() -> None:
