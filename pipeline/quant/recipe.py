@@ -101,11 +101,13 @@ class Equalize(_Section):
 
     Attributes:
         tensors: outputs of normalizations only, or all tensors where the compiler can do it.
-        exponents: factors are powers of the channel's range with one of these exponents; where
-            there are several, the error of the products decides.
+        statistic: how the width of a channel is measured: by its range or its deviation.
+        exponents: factors are powers of the width with one of these exponents; where there are
+            several, the error of the products decides.
         shift: channels of normalizations are centred as well.
     """
 
+    statistic: Literal["range", "deviation"] = "range"
     tensors: Literal["norms", "all"] = "norms"
     exponents: Annotated[tuple[float, ...], Field(strict=False, min_length=1)] = (1.0,)
     shift: bool = True

@@ -18,20 +18,20 @@ from pipeline.quant.recipe import Equalize, Recipe
 from pipeline.quant.reparam.equalize import Equalization
 from pipeline.quant.search.candidates import Codes, scale_grid
 from pipeline.quant.search.engine import Pair
-from pipeline.quant.search.operands import spread
+from pipeline.quant.search.operands import spread as broadcast
 from pipeline.quant.sites import Site, Weighted, weighted_output
 from pipeline.quant.weights import WeightFormat
 
 _SMALLEST_RANGE = 2.0**-10
-"""Least range of a channel, relative to the mean: bounds the factors."""
+"""Least width of a channel, relative to the mean: bounds the factors."""
 
 
 @dataclass(frozen=True)
-class Ranges:
-    """Extremes of every channel `[C]` over all photos."""
+class Spread:
+    """Where the values of every channel lie, and how far apart, `[C]` each."""
 
-    low: Tensor
-    high: Tensor
+    centre: Tensor
+    width: Tensor
 
 
 def equalizable(graph: fx.Graph, plan: Plan, settings: Equalize) -> list[Channels]:
@@ -60,29 +60,56 @@ def _is_wide(node: fx.Node, plan: Plan) -> bool:
     return isinstance(target, Uniform) and target.dtype == "int16"
 
 
-def channel_ranges(
+class _Statistics:
+    """Extremes and moments of every channel of one tensor, float64."""
+
+    def __init__(self) -> None:
+        self.low = self.high = self.sum = self.squares = torch.zeros(())
+        self.count = 0
+
+    def update(self, rows: Tensor) -> None:
+        """Add values `[C, n]`."""
+        rows = rows.double()
+        first = self.count == 0
+        self.low = rows.amin(1) if first else torch.minimum(self.low, rows.amin(1))
+        self.high = rows.amax(1) if first else torch.maximum(self.high, rows.amax(1))
+        self.sum = self.sum + rows.sum(1)
+        self.squares = self.squares + rows.square().sum(1)
+        self.count += rows.shape[1]
+
+    def spread(self, statistic: str, about_zero: bool) -> Spread:
+        """By range or by deviation, around zero or around each channel's own centre."""
+        if statistic == "range":
+            low, high = (
+                (self.low.clamp(max=0), self.high.clamp(min=0))
+                if about_zero
+                else (self.low, self.high)
+            )
+            return Spread((low + high) / 2, high - low)
+        mean, square = self.sum / self.count, self.squares / self.count
+        width = square if about_zero else square - mean.square()
+        return Spread(mean, width.clamp(min=0).sqrt())
+
+
+def channel_statistics(
     graph: fx.GraphModule, images: Iterable[np.ndarray[Any, Any]], tensors: Sequence[Channels]
-) -> dict[str, Ranges]:
-    """Extremes of every channel of some tensors of a float graph over all photos."""
+) -> dict[str, _Statistics]:
+    """Statistics of the channels of some tensors of a float graph over all photos."""
     axes = {channels.node: channels.axis for channels in tensors}
-    low: dict[str, Tensor] = {}
-    high: dict[str, Tensor] = {}
+    found = {channels.node.name: _Statistics() for channels in tensors}
 
     class Observe(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
             if n in axes:
-                rows = value.movedim(axes[n], 0).flatten(1)
-                least, greatest = rows.amin(1), rows.amax(1)
-                low[n.name] = torch.minimum(low.get(n.name, least), least)
-                high[n.name] = torch.maximum(high.get(n.name, greatest), greatest)
+                found[n.name].update(value.movedim(axes[n], 0).flatten(1))
             return value
 
     observe = Observe(graph)
     with torch.no_grad():
         for image in images:
             observe.run(as_input(image, graph))
-    return {name: Ranges(low[name], high[name]) for name in low}
+    return found
 
 
 def choose_equalizations(
@@ -104,13 +131,13 @@ def choose_equalizations(
         sites: samples of the products.
     """
     tensors = equalizable(graph.graph, plan, settings)
-    ranges = channel_ranges(graph, images, tensors)
+    statistics = channel_statistics(graph, images, tensors)
     found = []
     for channels in tensors:
         shift = settings.shift and channels.node.target in walk.NORMS
+        spread = statistics[channels.node.name].spread(settings.statistic, not shift)
         trials = [
-            _equalization(channels, ranges[channels.node.name], exponent, shift)
-            for exponent in settings.exponents
+            _equalization(channels, spread, exponent, shift) for exponent in settings.exponents
         ]
         best = trials[0]
         if len(trials) > 1:
@@ -121,18 +148,13 @@ def choose_equalizations(
     return found
 
 
-def _equalization(channels: Channels, ranges: Ranges, exponent: float, shift: bool) -> Equalization:
-    low, high = ranges.low.double(), ranges.high.double()
-    if not shift:
-        low, high = low.clamp(max=0), high.clamp(min=0)
-    width = high - low
-    mean = width.mean().clamp(min=torch.finfo(torch.float32).tiny)
-    factor = (width / mean).clamp(min=_SMALLEST_RANGE) ** exponent
+def _equalization(channels: Channels, spread: Spread, exponent: float, shift: bool) -> Equalization:
+    mean = spread.width.mean().clamp(min=torch.finfo(torch.float32).tiny)
+    factor = (spread.width / mean).clamp(min=_SMALLEST_RANGE) ** exponent
     moved: tuple[float, ...] = ()
     if shift and exponent > 0:
-        centre = (low + high) / 2
-        common = (centre / factor).mean() * factor
-        moved = tuple((common - centre).tolist())
+        common = (spread.centre / factor).mean() * factor
+        moved = tuple((common - spread.centre).tolist())
     return Equalization(channels.node.name, tuple(factor.tolist()), moved)
 
 
@@ -171,7 +193,7 @@ def _least_input_error(x: Tensor, w: Tensor, wanted: Tensor, target: Uniform) ->
     errors = []
     for index in range(len(grid.pairs.first)):
         pair = Pair(*(p[index : index + 1] for p in grid.pairs))
-        scale, zero = (spread(p, None, x.dim()) for p in pair)
+        scale, zero = (broadcast(p, None, x.dim()) for p in pair)
         outputs = weighted_output(uniform.fake(x, scale[0], zero[0], target), w)
         errors.append(float((outputs - wanted).square().sum()))
     return min(errors)
