@@ -16,6 +16,7 @@ from pipeline.verbs.result import (
     DeployResult,
     MeasureResult,
     QuantizeResult,
+    SplitResult,
     differences,
     to_json,
 )
@@ -87,6 +88,15 @@ def _build(result: BuildResult) -> tuple[str, list[Row]]:
 def _measure(result: MeasureResult) -> tuple[str, list[Row]]:
     rows = list(_measurements(result.measurements, accuracy=True))
     return f"{result.model}, {result.recipe}", rows
+
+
+@describe.register
+def _split(result: SplitResult) -> tuple[str, list[Row]]:
+    rows = [
+        (str(path), f"{count} photos")
+        for path, count in zip(result.lists, result.photos, strict=True)
+    ]
+    return f"{sum(result.photos)} photos, {result.repeated} repeated, {result.skipped}", rows
 
 
 def _accuracy(found: Accuracy) -> list[Row]:

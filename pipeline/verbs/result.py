@@ -159,7 +159,24 @@ class MeasureResult:
     artifact: Path
 
 
-Result = DeployResult | QuantizeResult | BuildResult | MeasureResult
+@dataclass(frozen=True)
+class SplitResult:
+    """All that `split` finds out.
+
+    Attributes:
+        lists: the two files.
+        photos: how many each of them names.
+        repeated: photos left out because another one has the same content.
+        skipped: the files that cannot be used, in words.
+    """
+
+    lists: tuple[Path, Path]
+    photos: tuple[int, int]
+    repeated: int
+    skipped: str
+
+
+Result = DeployResult | QuantizeResult | BuildResult | MeasureResult | SplitResult
 
 
 def differences(result: Any) -> list[str]:
