@@ -7,17 +7,19 @@ from typing import Any
 
 import typer
 
+from pipeline.cli.columns import with_heading
 from pipeline.device import Measurement
 from pipeline.verbs.result import (
     Accuracy,
     BuildResult,
     BuiltFile,
+    CompareResult,
     Comparison,
     DeployResult,
     MeasureResult,
     QuantizeResult,
     SplitResult,
-    differences,
+    problems,
     to_json,
 )
 from tvm_passes.graph.data_movement import Movement, Moves
@@ -29,21 +31,28 @@ def show(result: Any, json: bool) -> None:
     """Print a result, as JSON or as a table.
 
     Raises:
-        typer.Exit: status 1 when logits differ that should be equal.
+        typer.Exit: status 1 when logits differ that should be equal, or cells failed.
     """
     print(to_json(result) if json else table(result))
-    problems = differences(result)
-    for problem in problems:
+    found = problems(result)
+    for problem in found:
         print(f"pocketvit: {problem}", file=sys.stderr)
-    if problems:
+    if found:
         raise typer.Exit(1)
 
 
+@singledispatch
 def table(result: Any) -> str:
-    """A heading, and rows of two columns."""
+    """A heading, and rows of two columns, or of as many as the result has."""
     heading, rows = describe(result)
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join([heading, *(f"  {name:<{width}}{value}" for name, value in rows)])
+
+
+@table.register
+def _compare(result: CompareResult) -> str:
+    files = "\n".join(f"  {path}" for path in result.files)
+    return f"{with_heading(result.columns, result.rows)}\n{files}"
 
 
 @singledispatch
