@@ -11,7 +11,18 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from pipeline.cli import build, compare, deploy, device, doctor, lists, measure, quantize, split
+from pipeline.cli import (
+    build,
+    compare,
+    deploy,
+    device,
+    doctor,
+    lists,
+    measure,
+    quantize,
+    sensitivity,
+    split,
+)
 from pipeline.errors import UserError
 from tvm_passes.errors import LoweringError
 
@@ -57,6 +68,7 @@ app.command()(build.build)
 app.command()(measure.measure)
 app.add_typer(device.app, name="device")
 app.command()(compare.compare)
+app.command()(sensitivity.sensitivity)
 app.command()(split.split)
 app.command()(doctor.doctor)
 app.command()(lists.recipes)

@@ -1,5 +1,6 @@
 """Results as short plain tables on standard output."""
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from functools import singledispatch
@@ -9,6 +10,7 @@ import typer
 
 from pipeline.cli.columns import with_heading
 from pipeline.device import Measurement
+from pipeline.sensitivity.result import SensitivityResult
 from pipeline.verbs.result import (
     Accuracy,
     BuildResult,
@@ -53,6 +55,30 @@ def table(result: Any) -> str:
 def _compare(result: CompareResult) -> str:
     files = "\n".join(f"  {path}" for path in result.files)
     return f"{with_heading(result.columns, result.rows)}\n{files}"
+
+
+@table.register
+def _sensitivity(result: SensitivityResult) -> str:
+    whole = result.quantized
+    heading = (
+        f"{result.model}, {result.recipe}, {result.photos} photos: logits {whole.sqnr_db:.1f} dB, "
+        f"same top class on {_percent(whole.agreement)}, top-1 {_percent(whole.top1)} "
+        f"(float {_percent(result.float_top1)})"
+    )
+    columns = ("layer", "operator", "output", "logits, alone", "same class", "gain if in float")
+    rows = [
+        (
+            found.layer.module_path,
+            found.layer.operator,
+            _decibels(found.local_sqnr_db),
+            _decibels(found.effects.alone.sqnr_db),
+            _percent(found.effects.alone.agreement),
+            _decibels(found.effects.spared.sqnr_db - whole.sqnr_db, sign="+"),
+        )
+        for found in result.layers
+    ]
+    files = "\n".join(f"  {path}" for path in result.files)
+    return f"{heading}\n{with_heading(columns, rows)}\n{files}"
 
 
 @singledispatch
@@ -178,6 +204,10 @@ def _libraries(libraries: Sequence[BuiltFile]) -> Iterable[Row]:
     for library in libraries:
         size, arena = library.file_bytes / 1e6, library.arena_bytes / 1e6
         yield f"library, {library.target}", f"{size:.2f} MB, {arena:.2f} MB working memory"
+
+
+def _decibels(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.1f} dB" if math.isfinite(value) else "equal"
 
 
 def _percent(share: float) -> str:

@@ -4,6 +4,7 @@ Photos, checkpoints and recipes must be at the same paths on all machines.
 """
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.stages.workspace import Workspace
 
 LOCAL = "local"
+_PATIENCE = 5.0  # seconds
 RETRIES = 3  # of a cell whose worker died
 
 
@@ -36,7 +38,8 @@ def on_cluster(
     Raises:
         UserError: Ray is not installed, or no cluster answers.
     """
-    ray = _connect(address)
+    ray = _ray()
+    _connect(ray, address)
     try:
         task = ray.remote(num_cpus=cpus, max_retries=RETRIES)(_run)
         running = {task.remote(cell, workspace.folder): cell for cell in cells}
@@ -50,20 +53,35 @@ def on_cluster(
         ray.shutdown()
 
 
-def _connect(address: str) -> Any:
+def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to others
     try:
         import ray
     except ImportError:
         raise UserError("Ray is not installed; run pip install 'pocketvit[ray]'.") from None
+    return ray
+
+
+def _connect(ray: Any, address: str) -> None:
     try:
+        _probe(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError, TimeoutError) as error:  # ConnectionError is OSError
         raise UserError(
             f"No Ray cluster answers at {address} ({sentence(error)}); start one with ray start "
             f"--head, or use {LOCAL}."
         ) from error
-    return ray
+
+
+def _probe(address: str) -> None:
+    """Knock at an address; Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), _PATIENCE).close()
 
 
 def _run(cell: Cell, work: Path) -> CellResult:
