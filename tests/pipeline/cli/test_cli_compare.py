@@ -56,11 +56,15 @@ def test_an_interrupted_comparison_goes_on(run, options, tmp_path, monkeypatch):
     assert "2 cells, 2 done before." in again.stderr and "quantize" not in again.stderr
 
 
-def test_the_integer_library_can_be_compared(run, options, tmp_path):
-    result = run(*options, "--level", "integer", "--limit", 3, "--out", tmp_path / "o", "--json")
+def test_the_integer_library_can_be_compared(deployed, run, options, tmp_path):
+    without_bits = [option for option in options if option not in ("--bits", "w8a8,w4a4")]
+    result = run(*without_bits, "--level", "integer", "--out", tmp_path / "out", "--json")
     assert result.exit_code == 0, result.stderr
-    fine, coarse = json.loads(result.stdout)["cells"]
-    assert fine["level"] == "integer" and fine["sqnr_db"] > coarse["sqnr_db"]
+    (cell,) = json.loads(result.stdout)["cells"]
+    figures = deployed["accuracy"]["integer_vs_float"]
+    assert (cell["level"], cell["bits"]) == ("integer", "")
+    assert cell["sqnr_db"] == pytest.approx(figures["sqnr_db"])
+    assert cell["agreement"] == figures["agreement"]
     assert "evaluate integer" in result.stderr
 
 

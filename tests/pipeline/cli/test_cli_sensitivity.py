@@ -2,28 +2,20 @@
 
 import csv
 import json
-import shutil
 
 import pytest
 from PIL import Image
 
 
-@pytest.fixture
-def options(inputs):
-    """A complete command but for --out."""
-    return ["sensitivity", "test_vit", "--photos", 2] + inputs.options(
-        "checkpoint", "calibration", "validation", "recipe", "work"
-    )
-
-
 @pytest.fixture(scope="module")
 def study(run, inputs, tmp_path_factory):
-    """A study of the tiny model: its folder and what was printed."""
+    """A study of the tiny model in place of an older one: its folder and what was printed."""
     out = tmp_path_factory.mktemp("sensitivity") / "study"
+    out.mkdir()
+    for name in ("sensitivity.json", "left_over.csv"):
+        (out / name).touch()
     names = ("checkpoint", "calibration", "validation", "recipe", "work")
-    result = run(
-        "sensitivity", "test_vit", "--photos", 2, *inputs.options(*names), "--out", out
-    )  # fmt: skip
+    result = run("sensitivity", "test_vit", "--photos", 2, *inputs.options(*names), "--out", out)
     assert result.exit_code == 0, result.stderr
     return out, result.stdout
 
@@ -53,14 +45,9 @@ def test_every_layer_has_a_line(study):
         assert line.startswith(found["layer"]["module_path"]) and " dB" in line
 
 
-def test_an_older_study_is_replaced_and_nothing_else(study, run, options, tmp_path):
-    out, _ = study
-    copy = tmp_path / "copy"
-    shutil.copytree(out, copy)
-    (copy / "layers.csv").write_text("old")
-    assert run(*options, "--out", copy).exit_code == 0
-    assert (copy / "layers.csv").read_text() != "old"
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "thesis.tex").touch()
-    refused = run(*options, "--out", tmp_path / "thesis")
-    assert refused.exit_code == 1 and "is no study of sensitivity" in refused.stderr
+def test_a_folder_of_something_else_is_refused(run, inputs, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    options = inputs.options("checkpoint", "calibration", "validation", "recipe", "work")
+    result = run("sensitivity", "test_vit", *options, "--out", tmp_path)
+    assert result.exit_code == 1 and "is no study of sensitivity" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

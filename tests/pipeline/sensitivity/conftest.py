@@ -10,7 +10,7 @@ from pipeline.quant.calibrate import calibrate
 from pipeline.quant.insert import quantize_graph
 from pipeline.quant.recipe import load_recipe
 
-from ..quant.conftest import Builder, _one_thread, images, vit  # noqa: F401  fixtures
+from ..quant.conftest import _one_thread, builder, images, vit  # noqa: F401  fixtures
 
 RECIPES = ("w8a8", "w8a8-adalog", "w8a8-int8", "w8a8:w4a4")
 

@@ -84,7 +84,7 @@ def test_what_several_read_is_quantized_for_the_one_that_is_asked_for(shared):
             return values[n.name]
 
     Recorder(floats).run(photo)
-    x = values["permute_1"]
+    x = values[tensor.producer]
     exact = {name: values[name] for name in (left.name, right.name)}
     noisy = torch.floor(x / SCALE + 0.5).clamp(-8, 7) * SCALE
     assert not torch.equal(x, noisy)
