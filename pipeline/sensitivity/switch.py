@@ -14,8 +14,9 @@ def with_layers(
 ) -> fx.GraphModule:
     """The QDQ graph in which only some layers are quantized.
 
-    The operand of a layer that is left in float skips its pair of quantizers; a weight is that of
-    the float graph. What several layers read is quantized for some and float for the others.
+    The operand of a layer that is left in float skips its pair of quantizers; weights and biases
+    are those of the float graph. What several layers read is quantized for some and float for
+    others.
 
     Args:
         graph: QDQ graph, whatever its formats; it is not changed.
@@ -57,9 +58,8 @@ class _Switch:
         on = node.name in self.quantized
         inputs = {}
         for operand in node.all_input_nodes:
-            stored = is_dequantize(walk.source(operand)) and not is_activation(walk.source(operand))
-            if stored and not on:
-                inputs[operand] = self._weight(node, operand)
+            if not on and _is_stored(operand):
+                inputs[operand] = self._stored(node, operand)
             else:
                 inputs[operand] = self._read(operand, on)
         return self.result.node_copy(node, inputs.__getitem__)
@@ -79,7 +79,7 @@ class _Switch:
             return self._own(walk.input_of(quantizer(node)))
         return self.copies[node]
 
-    def _weight(self, product: fx.Node, operand: fx.Node) -> fx.Node:
+    def _stored(self, product: fx.Node, operand: fx.Node) -> fx.Node:
         """The float graph's operand at the same place, with its views."""
         place = product.all_input_nodes.index(operand)
         found = self.floats[product.name].all_input_nodes[place]
@@ -92,6 +92,12 @@ class _Switch:
         for view in reversed(chain[:-1]):
             read = self.result.node_copy(view, {walk.input_of(view): read}.__getitem__)
         return read
+
+
+def _is_stored(operand: fx.Node) -> bool:
+    """Whether it is a weight or a bias, which methods may correct too."""
+    source = walk.source(operand)
+    return source.op == "get_attr" or (is_dequantize(source) and not is_activation(source))
 
 
 def _tensor(graph: fx.GraphModule, node: fx.Node) -> Tensor:

@@ -11,6 +11,7 @@ from pipeline.files.staging import check_writable, staged_directory
 from pipeline.models import ModelSpec
 from pipeline.quant.evaluate import sqnr_db, top1
 from pipeline.quant.recipe import load_recipe
+from pipeline.quant.reparam.equalize import equalize
 from pipeline.quant.simulate import simulate
 from pipeline.sensitivity.effects import Evaluation, layer_effects
 from pipeline.sensitivity.files import layers_csv, ranges_csv
@@ -73,7 +74,9 @@ def sensitivity(
     )
     drawn = draw_calibration(workspace, calibration, recipe.calibration_images, seed, settings)
     quantized = quantize_stage(workspace, model, recipe, drawn)
-    graph, float_graph = open_quantized(quantized, model).graph, model.graph
+    opened = open_quantized(quantized, model)
+    graph = opened.graph
+    float_graph = equalize(model.graph, opened.quantization.equalizations)
 
     images = photos.pixels(0, len(photos.photos))
     layers = find_layers(graph)
@@ -86,7 +89,7 @@ def sensitivity(
     if bare < _SAME_DB:
         workspace.reporter.note(
             f"Without its quantizers the network of this recipe is not the float one ({bare:.0f} "
-            "dB): layers in float take the weights of before the recipe's changes."
+            "dB): figures of single layers hold what the recipe changed besides."
         )
     with workspace.reporter.step("layer by layer", 2 * len(layers)) as step:
         effects = list(layer_effects(graph, float_graph, layers, evaluation, step.advance))

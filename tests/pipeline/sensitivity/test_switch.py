@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import fx
 
-from pipeline.quant.calibration import UniformParameters
 from pipeline.quant.formats import int8
+from pipeline.quant.quantizers.uniform import UniformQuantizer
 from pipeline.quant.simulate import simulate
-from pipeline.quant.weights import quantize_weight
+from pipeline.quant.weights import WeightFormat, quantize_weight
 from pipeline.quant.writer import GraphWriter
 from pipeline.sensitivity.layers import find_layers, is_dequantize
 from pipeline.sensitivity.switch import with_layers
@@ -60,14 +60,14 @@ def shared(builder) -> tuple[fx.GraphModule, fx.GraphModule]:
     for node in floats.graph.nodes:
         inputs = {operand: values[operand] for operand in node.all_input_nodes}
         if node.target is aten.linear.default:
-            weight = quantize_weight(writer.tensor(node.args[1]), 3, "minmax")
-            inputs[node.args[1]] = writer.weight(f"{node.name}_weight", weight, axis=0)
+            weight = quantize_weight(writer.tensor(node.args[1]), WeightFormat(3), "minmax")
+            inputs[node.args[1]] = writer.weight(
+                f"{node.name}_weight", weight.codes, weight.scale, axis=0
+            )
         values[node] = writer.copy(node, inputs)
         if node is x:
-            pair = writer.uniform_pair(
-                values[node], int8(4), UniformParameters(SCALE, 0), "x", "residual"
-            )
-            values[node] = pair
+            quantizer = UniformQuantizer(int8(4), (SCALE,), (0,))
+            values[node] = writer.pair(values[node], quantizer, "x", "residual")
     return floats, writer.finish()
 
 
