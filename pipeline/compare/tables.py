@@ -9,6 +9,11 @@ from pipeline.compare.paired import Difference, mcnemar, sqnr_difference, top1_d
 
 Value = str | int | float | None
 
+_FIGURES = (
+    *("top1", "float_top1", "top1_difference", "top1_low", "top1_high", "agreement", "sqnr_db"),
+    *("quantize_seconds", "photos", "calibration_photos"),
+)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -120,16 +125,10 @@ def _interval(result: CellResult) -> Sequence[float | None]:
 def _data(result: CellResult) -> dict[str, Value]:
     figures = result.figures
     left_out = {"labels", "predictions", "noise", "photos_sha256"}
-    empty = dict.fromkeys(CSV_FIGURES)
+    empty = dict.fromkeys(_FIGURES)
     known = figures.model_dump(exclude=left_out) if figures else empty
     identity = result.model_dump(exclude={"figures", "error"})
-    return identity | {key: known[key] for key in CSV_FIGURES} | {"error": result.error}
-
-
-CSV_FIGURES = (
-    *("top1", "float_top1", "top1_difference", "top1_low", "top1_high", "agreement", "sqnr_db"),
-    *("quantize_seconds", "photos", "calibration_photos"),
-)
+    return identity | {key: known[key] for key in _FIGURES} | {"error": result.error}
 
 
 def _points(found: Difference) -> str:
