@@ -15,7 +15,7 @@ def deploy(
     validation: Annotated[
         Path,
         typer.Option(
-            metavar="DIR", help=VALIDATION_HELP, rich_help_panel=DATA_PANEL, show_default=False
+            metavar="DIR|LIST", help=VALIDATION_HELP, rich_help_panel=DATA_PANEL, show_default=False
         ),
     ],
     out: Annotated[
@@ -42,6 +42,7 @@ def deploy(
     interpolation: options.Interpolation = None,
     crop_pct: options.CropPct = None,
     resize: options.Resize = None,
+    photos_root: options.PhotosRoot = None,
     labels: options.Labels = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -65,6 +66,7 @@ def deploy(
     """
     with options.workspace("deploy", work) as workspace:
         from pipeline.cli.table import show
+        from pipeline.data.source import photo_source
         from pipeline.models import ModelSpec
         from pipeline.verbs.choice import parse_devices
         from pipeline.verbs.deploy import DeployOptions
@@ -84,8 +86,8 @@ def deploy(
             resize=resize,
         )
         todo = DeployOptions(
-            calibration=calibration,
-            validation=validation,
+            calibration=photo_source(calibration, photos_root),
+            validation=photo_source(validation, photos_root),
             out=out,
             recipe=recipe,
             targets=tuple(target or ()),

@@ -1,10 +1,10 @@
 """pocketvit recipes, models and passes: what there is."""
 
 import json as json_module
-from collections.abc import Sequence
 from dataclasses import asdict
 
 from pipeline.cli import options
+from pipeline.cli.columns import in_columns
 
 
 def recipes(json: options.Json = False) -> None:
@@ -15,7 +15,7 @@ def recipes(json: options.Json = False) -> None:
     if json:
         print(json_module.dumps([recipe.model_dump() for recipe in found], indent=2))
     else:
-        _columns([(recipe.name, recipe.description) for recipe in found])
+        print(in_columns([(recipe.name, recipe.description) for recipe in found]))
 
 
 def models(json: options.Json = False) -> None:
@@ -28,7 +28,7 @@ def models(json: options.Json = False) -> None:
     if json:
         print(json_module.dumps([asdict(family) for family in PROVEN], indent=2))
     else:
-        _columns([(family.name, family.example, family.note) for family in PROVEN])
+        print(in_columns([(family.name, family.example, family.note) for family in PROVEN]))
 
 
 def passes(json: options.Json = False) -> None:
@@ -50,10 +50,3 @@ def passes(json: options.Json = False) -> None:
         print(phase)
         for index, name in enumerate(names):
             print(f"  {index:02d} {name}")
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())

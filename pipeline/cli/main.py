@@ -11,7 +11,18 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from pipeline.cli import build, deploy, device, doctor, lists, measure, quantize
+from pipeline.cli import (
+    build,
+    compare,
+    deploy,
+    device,
+    doctor,
+    lists,
+    measure,
+    quantize,
+    sensitivity,
+    split,
+)
 from pipeline.errors import UserError
 from tvm_passes.errors import LoweringError
 
@@ -56,6 +67,9 @@ app.command()(quantize.quantize)
 app.command()(build.build)
 app.command()(measure.measure)
 app.add_typer(device.app, name="device")
+app.command()(compare.compare)
+app.command()(sensitivity.sensitivity)
+app.command()(split.split)
 app.command()(doctor.doctor)
 app.command()(lists.recipes)
 app.command()(lists.models)

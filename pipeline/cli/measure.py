@@ -30,12 +30,13 @@ def measure(
     validation: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
+            metavar="DIR|LIST",
             help=f"{VALIDATION_HELP} Without it a few images of random pixels are run.",
             rich_help_panel=DATA_PANEL,
             show_default=False,
         ),
     ] = None,
+    photos_root: options.PhotosRoot = None,
     labels: options.Labels = None,
     photos: Annotated[
         int,
@@ -59,9 +60,11 @@ def measure(
     """
     with options.workspace("measure", work) as workspace:
         from pipeline.cli.table import show
+        from pipeline.data.source import photo_source
         from pipeline.verbs.choice import parse_devices
         from pipeline.verbs.measure import measure as run
 
         devices = parse_devices(device or (), tracker, key, threads)
-        result = run(artifact, devices, workspace, validation, labels, photos, runs, warmup, target)
+        source = photo_source(validation, photos_root) if validation else None
+        result = run(artifact, devices, workspace, source, labels, photos, runs, warmup, target)
     show(result, json)

@@ -113,19 +113,28 @@ Resize = Annotated[
 Calibration = Annotated[
     Path,
     typer.Option(
-        metavar="DIR",
-        help="Photos to choose ranges from, labels not needed: read recursively, drawn evenly "
-        "from all subfolders.",
+        metavar="DIR|LIST",
+        help="Photos to choose ranges from, labels not needed: a folder, read recursively and "
+        "drawn evenly from all subfolders, or a text file with one path per line.",
         rich_help_panel=DATA_PANEL,
         show_default=False,
     ),
 ]
 VALIDATION_HELP = (
-    "Photos to validate on, as DIR/CLASS/*. The label is, first match wins: what --labels says; "
-    "the folder's name, when all are numbers; the class of the ImageNet synset, when all are "
-    "synset ids and the model has the 1,000 ImageNet classes; the folder's alphabetical rank, "
-    "when there are as many folders as classes."
+    "Photos to validate on, as DIR/CLASS/*, or a list of such. The label is, first match wins: "
+    "what --labels says; the folder's name, when all are numbers; the class of the ImageNet "
+    "synset, when all are synset ids and the model has the 1,000 ImageNet classes; the folder's "
+    "alphabetical rank, when there are as many folders as classes."
 )
+PhotosRoot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where relative paths of photo lists begin.",
+        rich_help_panel=DATA_PANEL,
+        show_default="the list's folder",
+    ),
+]
 Labels = Annotated[
     Path | None,
     typer.Option(

@@ -27,7 +27,7 @@ def quantize(
     validation: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
+            metavar="DIR|LIST",
             help=f"Compare the simulation with the float model on these. {VALIDATION_HELP}",
             rich_help_panel=DATA_PANEL,
             show_default=False,
@@ -40,6 +40,7 @@ def quantize(
     interpolation: options.Interpolation = None,
     crop_pct: options.CropPct = None,
     resize: options.Resize = None,
+    photos_root: options.PhotosRoot = None,
     labels: options.Labels = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -53,6 +54,7 @@ def quantize(
     """
     with options.workspace("quantize", work) as workspace:
         from pipeline.cli.table import show
+        from pipeline.data.source import photo_source
         from pipeline.models import ModelSpec
         from pipeline.verbs.quantize import quantize as run
 
@@ -69,5 +71,15 @@ def quantize(
             crop_pct=crop_pct,
             resize=resize,
         )
-        result = run(spec, calibration, out, workspace, recipe, validation, labels, limit, seed)
+        result = run(
+            spec,
+            photo_source(calibration, photos_root),
+            out,
+            workspace,
+            recipe,
+            photo_source(validation, photos_root) if validation else None,
+            labels,
+            limit,
+            seed,
+        )
     show(result, json)

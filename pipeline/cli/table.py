@@ -1,5 +1,6 @@
 """Results as short plain tables on standard output."""
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from functools import singledispatch
@@ -7,16 +8,20 @@ from typing import Any
 
 import typer
 
+from pipeline.cli.columns import with_heading
 from pipeline.device import Measurement
+from pipeline.sensitivity.result import SensitivityResult
 from pipeline.verbs.result import (
     Accuracy,
     BuildResult,
     BuiltFile,
+    CompareResult,
     Comparison,
     DeployResult,
     MeasureResult,
     QuantizeResult,
-    differences,
+    SplitResult,
+    problems,
     to_json,
 )
 from tvm_passes.graph.data_movement import Movement, Moves
@@ -28,21 +33,52 @@ def show(result: Any, json: bool) -> None:
     """Print a result, as JSON or as a table.
 
     Raises:
-        typer.Exit: status 1 when logits differ that should be equal.
+        typer.Exit: status 1 when logits differ that should be equal, or cells failed.
     """
     print(to_json(result) if json else table(result))
-    problems = differences(result)
-    for problem in problems:
+    found = problems(result)
+    for problem in found:
         print(f"pocketvit: {problem}", file=sys.stderr)
-    if problems:
+    if found:
         raise typer.Exit(1)
 
 
+@singledispatch
 def table(result: Any) -> str:
-    """A heading, and rows of two columns."""
+    """A heading, and rows of two columns, or of as many as the result has."""
     heading, rows = describe(result)
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join([heading, *(f"  {name:<{width}}{value}" for name, value in rows)])
+
+
+@table.register
+def _compare(result: CompareResult) -> str:
+    files = "\n".join(f"  {path}" for path in result.files)
+    return f"{with_heading(result.columns, result.rows)}\n{files}"
+
+
+@table.register
+def _sensitivity(result: SensitivityResult) -> str:
+    whole = result.quantized
+    heading = (
+        f"{result.model}, {result.recipe}, {result.photos} photos: logits {whole.sqnr_db:.1f} dB, "
+        f"same top class on {_percent(whole.agreement)}, top-1 {_percent(whole.top1)} "
+        f"(float {_percent(result.float_top1)})"
+    )
+    columns = ("layer", "operator", "output", "logits, alone", "same class", "gain if in float")
+    rows = [
+        (
+            found.layer.module_path,
+            found.layer.operator,
+            _decibels(found.local_sqnr_db),
+            _decibels(found.effects.alone.sqnr_db),
+            _percent(found.effects.alone.agreement),
+            _decibels(found.effects.spared.sqnr_db - whole.sqnr_db, sign="+"),
+        )
+        for found in result.layers
+    ]
+    files = "\n".join(f"  {path}" for path in result.files)
+    return f"{heading}\n{with_heading(columns, rows)}\n{files}"
 
 
 @singledispatch
@@ -87,6 +123,15 @@ def _build(result: BuildResult) -> tuple[str, list[Row]]:
 def _measure(result: MeasureResult) -> tuple[str, list[Row]]:
     rows = list(_measurements(result.measurements, accuracy=True))
     return f"{result.model}, {result.recipe}", rows
+
+
+@describe.register
+def _split(result: SplitResult) -> tuple[str, list[Row]]:
+    rows = [
+        (str(path), f"{count} photos")
+        for path, count in zip(result.lists, result.photos, strict=True)
+    ]
+    return f"{sum(result.photos)} photos, {result.repeated} repeated, {result.skipped}", rows
 
 
 def _accuracy(found: Accuracy) -> list[Row]:
@@ -159,6 +204,10 @@ def _libraries(libraries: Sequence[BuiltFile]) -> Iterable[Row]:
     for library in libraries:
         size, arena = library.file_bytes / 1e6, library.arena_bytes / 1e6
         yield f"library, {library.target}", f"{size:.2f} MB, {arena:.2f} MB working memory"
+
+
+def _decibels(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.1f} dB" if math.isfinite(value) else "equal"
 
 
 def _percent(share: float) -> str:

@@ -1,29 +1,28 @@
 """The photos that quantizers are calibrated on."""
 
-from pathlib import Path
-
 from pipeline.data.photos import OnSkip, Photo, Skipped, list_photos, require_photos
 from pipeline.data.preprocess import load_photo
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.data.sampling import even_order
+from pipeline.data.source import PhotoSource, name_of
 
 
 def calibration_images(
-    folder: Path,
+    source: PhotoSource,
     count: int,
     seed: int,
     preprocessing: Preprocessing,
     minimum: int = 1,
     on_skip: OnSkip | None = None,
 ) -> list[Photo]:
-    """Draw photos evenly from the subfolders of a folder.
+    """Draw photos evenly from the subfolders of a folder, or from those of a list.
 
     The same files give the same photos in the same order on every machine. Files that cannot be
     used are passed over and others take their places.
 
     Args:
-        folder: searched recursively; labels are not needed.
-        count: number of photos to draw; fewer are returned when the folder has no more.
+        source: a folder, searched recursively, or a list; labels are not needed.
+        count: number of photos to draw; fewer are returned when there are no more.
         seed: selects another draw.
         preprocessing: the model's.
         minimum: number of photos below which calibration makes no sense.
@@ -33,11 +32,11 @@ def calibration_images(
         At most `count` photos, each with uint8 pixels `[input_size, input_size, 3]`.
 
     Raises:
-        UserError: the folder is missing or empty, or has fewer than `minimum` usable photos.
+        UserError: there are fewer than `minimum` usable photos.
     """
     order = even_order(
-        list_photos(folder),
-        name_of=lambda path: path.relative_to(folder).as_posix(),
+        list_photos(source),
+        name_of=lambda path: name_of(path, source),
         group_of=lambda path: path.parent,
         seed=seed,
     )
@@ -53,5 +52,5 @@ def calibration_images(
         skipped.append(photo)
         if on_skip is not None:
             on_skip(photo)
-    require_photos(folder, len(photos), minimum, skipped)
+    require_photos(source, len(photos), minimum, skipped)
     return photos

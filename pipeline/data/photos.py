@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.data.source import PhotoList, PhotoSource, name_of, read_list
 from pipeline.errors import UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
@@ -60,7 +61,7 @@ OnSkip = Callable[[Skipped], object]
 
 @dataclass(frozen=True)
 class Scan:
-    """The files of a folder, divided into readable photos and skipped ones."""
+    """The files of a folder or list, divided into readable photos and skipped ones."""
 
     photos: tuple[HashedPath, ...]
     skipped: tuple[Skipped, ...]
@@ -70,21 +71,30 @@ class Scan:
         return f"{len(self.photos)} photos; {describe_skipped(self.skipped)}"
 
 
-def list_photos(folder: Path) -> list[Path]:
-    """List the image files below a folder, sorted by relative path.
+def list_photos(source: PhotoSource) -> list[Path]:
+    """List the image files below a folder, or those of a list, sorted by relative path.
 
-    Files count by their suffix alone; linked folders are followed, each real folder once.
+    Files of a folder count by their suffix alone; linked folders are followed, each real folder
+    once.
 
     Raises:
-        UserError: the folder is missing, or holds no file with a known suffix.
+        UserError: the folder is missing, or holds no file with a known suffix, or the list is
+            empty or wrong.
     """
+    photos = list(read_list(source)) if isinstance(source, PhotoList) else _below(source)
+    if not photos:
+        raise UserError(f"The photo list {source} names no photo; write one path per line.")
+    return sorted(photos, key=lambda path: name_of(path, source).split("/"))
+
+
+def _below(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"The photo folder {folder} does not exist; name an existing folder.")
     photos = [path for path in _walk(folder) if path.suffix.lower() in SUFFIXES]
     if not photos:
         kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
         raise UserError(f"The photo folder {folder} holds no photo; put {kinds} files there.")
-    return sorted(photos, key=lambda path: path.relative_to(folder).parts)
+    return photos
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -140,37 +150,39 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def scan_photos(folder: Path, minimum: int = 1) -> Scan:
-    """Open every photo below a folder once.
+def scan_photos(source: PhotoSource, minimum: int = 1) -> Scan:
+    """Open every photo of a folder or list once.
 
     Args:
-        folder: the folder, searched recursively.
+        source: the folder, searched recursively, or the list.
         minimum: number of readable photos that the caller needs.
 
     Raises:
-        UserError: the folder is missing or empty, or fewer than `minimum` photos are readable.
+        UserError: there is no photo, or fewer than `minimum` are readable.
     """
     photos: list[HashedPath] = []
     skipped: list[Skipped] = []
-    for path in list_photos(folder):
+    for path in list_photos(source):
         image = open_photo(path)
         if isinstance(image, Skipped):
             skipped.append(image)
         else:
             photos.append(HashedPath(path, content_hash(path)))
-    require_photos(folder, len(photos), minimum, skipped)
+    require_photos(source, len(photos), minimum, skipped)
     return Scan(tuple(photos), tuple(skipped))
 
 
-def require_photos(folder: Path, found: int, minimum: int, skipped: Iterable[Skipped]) -> None:
-    """Check that enough photos of a folder are usable.
+def require_photos(
+    source: PhotoSource, found: int, minimum: int, skipped: Iterable[Skipped]
+) -> None:
+    """Check that enough photos of a folder or list are usable.
 
     Raises:
         UserError: `found` is less than `minimum`; the message counts the skipped files.
     """
     if found < minimum:
         raise UserError(
-            f"The photo folder {folder} has {found} usable photos where {minimum} are needed "
+            f"{source} has {found} usable photos where {minimum} are needed "
             f"({describe_skipped(skipped)}); add photos or repair the skipped files."
         )
 

@@ -12,6 +12,7 @@ from pipeline.data.photos import HashedFile, HashedPath, OnSkip, Photo, content_
 from pipeline.data.preprocess import load_photo
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.data.sampling import even_order
+from pipeline.data.source import name_of
 from pipeline.errors import UserError
 
 
@@ -48,7 +49,7 @@ def validation_photos(
     if limit is not None:
         files = even_order(
             files,
-            name_of=lambda file: file.path.relative_to(labelling.folder).as_posix(),
+            name_of=lambda file: name_of(file.path, labelling.source),
             group_of=lambda file: file.label,
             seed=seed,
         )
@@ -83,5 +84,5 @@ def refuse_overlap(calibration: Iterable[HashedFile], validation: Iterable[Hashe
         first = ", ".join(f"{ours} = {theirs}" for ours, theirs in pairs[:3])
         raise UserError(
             f"{len(pairs)} validation photos are also calibration photos ({first}); accuracy "
-            "would be flattered, so keep the two folders apart."
+            "would be flattered, so keep the two apart."
         )

@@ -1,6 +1,7 @@
 """The names of the classes, as the artifact lists them."""
 
 from pipeline.data.labels import imagenet_synsets
+from pipeline.data.source import class_folder
 from pipeline.models import torchvision_compat  # noqa: F401  (must precede timm)
 from pipeline.stages.float_model import FloatModel
 from pipeline.stages.photos import ValidationSet
@@ -35,8 +36,8 @@ def _folder_names(validation: ValidationSet) -> dict[int, str]:
     """Name of the folder of each class, of those whose photos are all in one folder."""
     found: dict[int, set[str]] = {}
     for photo in validation.photos:
-        top, *rest = photo.path.relative_to(validation.folder).parts
-        found.setdefault(photo.label, set()).add(top if rest else "")
+        name = class_folder(photo.path, validation.source)
+        found.setdefault(photo.label, set()).add(name)
     return {
         label: name
         for label, names in found.items()

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data.calibration import calibration_images
-from pipeline.data.labels import LabelledPath, label_photos
+from pipeline.data.labels import label_photos
 from pipeline.data.photos import (
     HashedPath,
     Photo,
@@ -22,6 +22,7 @@ from pipeline.data.photos import (
 )
 from pipeline.data.preprocess import load_photo
 from pipeline.data.preprocessing import Preprocessing
+from pipeline.data.source import PhotoSource, name_of
 from pipeline.data.validation import hash_files, refuse_overlap, validation_photos
 from pipeline.errors import UserError
 from pipeline.progress import Step
@@ -42,14 +43,14 @@ class ValidationSet:
     """The photos that accuracy is measured on.
 
     Attributes:
-        folder: where they are.
+        source: where they are.
         photos: those that can be used.
         rule: one sentence that says how they were labelled.
         skipped: count of the others by reason.
         preprocessing: how they are prepared.
     """
 
-    folder: Path
+    source: PhotoSource
     photos: tuple[ValidationPhoto, ...]
     rule: str
     skipped: dict[str, int]
@@ -85,46 +86,46 @@ class ValidationSet:
 
 
 def draw_calibration(
-    workspace: Workspace, folder: Path, count: int, seed: int, preprocessing: Preprocessing
+    workspace: Workspace, source: PhotoSource, count: int, seed: int, preprocessing: Preprocessing
 ) -> list[Photo]:
     """Draw the photos to calibrate on.
 
     Raises:
-        UserError: the folder is missing, or has fewer than `count` usable photos.
+        UserError: there are fewer than `count` usable photos.
     """
     skipped: list[Skipped] = []
     with workspace.reporter.step("read calibration photos"):
-        photos = calibration_images(folder, count, seed, preprocessing, count, skipped.append)
+        photos = calibration_images(source, count, seed, preprocessing, count, skipped.append)
     workspace.reporter.note(
-        f"Calibration on {len(photos)} photos of {folder}, {describe_skipped(skipped)}."
+        f"Calibration on {len(photos)} photos of {source}, {describe_skipped(skipped)}."
     )
     return photos
 
 
 def scan_validation(
     workspace: Workspace,
-    folder: Path,
+    source: PhotoSource,
     classes: int,
     preprocessing: Preprocessing,
     labels_file: Path | None = None,
     limit: int | None = None,
-    calibration: Path | None = None,
+    calibration: PhotoSource | None = None,
 ) -> ValidationSet:
     """Label the validation photos and find those that can be used.
 
     Args:
         workspace: caches the result.
-        folder: see `label_photos`.
+        source: see `label_photos`.
         classes: number of classes of the model.
         preprocessing: the model's.
         labels_file: the user's own labels.
         limit: use only so many photos, evenly from all classes.
-        calibration: folder of calibration photos, which must share no photo with `folder`.
+        calibration: the calibration photos, none of which may be in `source`.
 
     Raises:
         UserError: the photos cannot be labelled, none can be used, or one is also in `calibration`.
     """
-    labelling = label_photos(folder, classes, labels_file)
+    labelling = label_photos(source, classes, labels_file)
     with workspace.reporter.step("hash validation photos"):
         hashed = hash_files(labelling)
         if calibration is not None:
@@ -138,7 +139,7 @@ def scan_validation(
         for photo in validation_photos(labelling, preprocessing, limit, on_skip=skipped.append):
             usable.append(positions[photo.path])
             step.advance(len(usable) + len(skipped))
-        require_photos(folder, len(usable), 1, skipped)
+        require_photos(source, len(usable), 1, skipped)
         reasons = Counter(skip.reason for skip in skipped)
         content = {"usable": sorted(usable), "skipped": dict(reasons.most_common())}
         (result / "photos.json").write_text(json.dumps(content))
@@ -149,7 +150,8 @@ def scan_validation(
             "preprocessing": preprocessing.to_dict(),
             "limit": limit,
             "files": [
-                [_name(file, folder), hashes[file.path], file.label] for file in labelling.files
+                [name_of(file.path, source), hashes[file.path], file.label]
+                for file in labelling.files
             ],
         },
         produce,
@@ -160,7 +162,7 @@ def scan_validation(
     chosen = (labelling.files[index] for index in content["usable"])
     photos = tuple(ValidationPhoto(file.path, hashes[file.path], file.label) for file in chosen)
     workspace.reporter.note(f"{labelling.rule} {_describe(content['skipped'])}")
-    return ValidationSet(folder, photos, labelling.rule, content["skipped"], preprocessing)
+    return ValidationSet(source, photos, labelling.rule, content["skipped"], preprocessing)
 
 
 def _describe(skipped: dict[str, int]) -> str:
@@ -169,14 +171,10 @@ def _describe(skipped: dict[str, int]) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _name(file: LabelledPath, folder: Path) -> str:
-    return file.path.relative_to(folder).as_posix()
-
-
-def _same_sizes(folder: Path, others: list[HashedPath]) -> list[HashedPath]:
-    """Hashed photos of `folder` that could equal one of `others`; the rest need no reading."""
+def _same_sizes(source: PhotoSource, others: list[HashedPath]) -> list[HashedPath]:
+    """Hashed photos of `source` that could equal one of `others`; the rest need no reading."""
     sizes = {file.path.stat().st_size for file in others}
-    candidates = (path for path in list_photos(folder) if path.is_file())
+    candidates = (path for path in list_photos(source) if path.is_file())
     return [
         HashedPath(path, content_hash(path)) for path in candidates if path.stat().st_size in sizes
     ]

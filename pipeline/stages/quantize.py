@@ -1,6 +1,7 @@
 """Quantizers from the calibration photos."""
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,25 +18,30 @@ from pipeline.stages.float_model import FloatModel
 from pipeline.stages.workspace import Workspace
 
 FORMATS = "formats.json"
+SECONDS = "seconds.json"
 
 
 def quantize_stage(
     workspace: Workspace, model: FloatModel, recipe: Recipe, photos: Sequence[Photo]
 ) -> Path:
-    """Folder with the quantized model, as `load_quantized` reads it, and its formats by role.
+    """Folder with the quantized model, as `load_quantized` reads it, its formats by role, and the
+    seconds that it took.
 
     Raises:
         UserError: see `quantize_model`.
     """
 
     def produce(folder: Path, step: Step) -> None:
+        graph = model.graph
+        start = time.monotonic()
         quantized = quantize_model(
-            model.graph,
+            graph,
             (photo.pixels for photo in photos),
             recipe,
             model.identity,
             lambda done, total: step.advance(done),
         )
+        (folder / SECONDS).write_text(json.dumps(time.monotonic() - start))
         save_quantized(quantized, folder)
         formats = [asdict(line) for line in summarize(quantized.graph)]
         (folder / FORMATS).write_text(json.dumps(formats, indent=1) + "\n", encoding="utf-8")
@@ -79,3 +85,8 @@ def read_formats(folder: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is missing or damaged; quantize the model again.") from error
     return formats
+
+
+def read_seconds(folder: Path) -> float:
+    """Wall time of the quantization itself, when it was done; it may have been another day."""
+    return float(json.loads((folder / SECONDS).read_text(encoding="utf-8")))

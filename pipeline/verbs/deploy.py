@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.artifact import Artifact
 from pipeline.artifact.write import check_destination
+from pipeline.data.source import PhotoSource
 from pipeline.device import Measurement
 from pipeline.errors import UserError
 from pipeline.models import ModelSpec
@@ -45,8 +46,8 @@ class DeployOptions:
     """What `deploy` is to do, besides the model.
 
     Attributes:
-        calibration: folder of photos, labels not needed.
-        validation: folder of labelled photos.
+        calibration: folder or list of photos, labels not needed.
+        validation: folder or list of labelled photos.
         out: the artifact; an older one is replaced.
         recipe: name or path of a recipe.
         targets: keys of `TARGETS`, or "host"; the host's is built in any case.
@@ -61,8 +62,8 @@ class DeployOptions:
         kernel_configs: files that choose schedules of kernels, at most one for each ISA.
     """
 
-    calibration: Path
-    validation: Path
+    calibration: PhotoSource
+    validation: PhotoSource
     out: Path
     recipe: str = "w8a8"
     targets: tuple[str, ...] = ()

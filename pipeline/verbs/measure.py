@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.artifact import Artifact, read_artifact
 from pipeline.data.preprocessing import Preprocessing
+from pipeline.data.source import PhotoSource
 from pipeline.device import Device, HostDevice, Measurement, RpcDevice
 from pipeline.device import measure as measure_library
 from pipeline.device.session import Image, Logits
@@ -25,7 +26,7 @@ def measure(
     path: Path,
     devices: Sequence[Choice],
     workspace: Workspace,
-    validation: Path | None = None,
+    validation: PhotoSource | None = None,
     labels_file: Path | None = None,
     photos: int = 16,
     runs: int = 30,
@@ -38,7 +39,8 @@ def measure(
         path: the artifact.
         devices: see `parse_devices`.
         workspace: reports what is done.
-        validation: folder of labelled photos; without, a few images of random pixels are run.
+        validation: folder or list of labelled photos; without, a few images of random pixels are
+            run.
         labels_file: labels, where the folders do not say them.
         photos: number of photos to run on each device, evenly from all classes.
         runs: timed runs on real hardware.

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from pipeline.data.source import PhotoSource
 from pipeline.errors import UserError
 from pipeline.files.staging import check_writable, staged_directory
 from pipeline.models import ModelSpec
@@ -19,11 +20,11 @@ from pipeline.verbs.result import QuantizeResult, accuracy
 
 def quantize(
     spec: ModelSpec,
-    calibration: Path,
+    calibration: PhotoSource,
     out: Path,
     workspace: Workspace,
     recipe_name: str = "w8a8",
-    validation: Path | None = None,
+    validation: PhotoSource | None = None,
     labels_file: Path | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -32,11 +33,11 @@ def quantize(
 
     Args:
         spec: the model and its weights.
-        calibration: folder of photos, labels not needed.
+        calibration: folder or list of photos, labels not needed.
         out: folder for the quantized model; an older one is replaced.
         workspace: caches the stages.
         recipe_name: name or path of a recipe.
-        validation: folder of labelled photos.
+        validation: folder or list of labelled photos.
         labels_file: labels, where the folders do not say them.
         limit: use only so many validation photos.
         seed: selects another draw of calibration photos.

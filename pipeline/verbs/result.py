@@ -159,12 +159,53 @@ class MeasureResult:
     artifact: Path
 
 
-Result = DeployResult | QuantizeResult | BuildResult | MeasureResult
+@dataclass(frozen=True)
+class SplitResult:
+    """All that `split` finds out.
+
+    Attributes:
+        lists: the two files.
+        photos: how many each of them names.
+        repeated: photos left out because another one has the same content.
+        skipped: the files that cannot be used, in words.
+    """
+
+    lists: tuple[Path, Path]
+    photos: tuple[int, int]
+    repeated: int
+    skipped: str
 
 
-def differences(result: Any) -> list[str]:
-    """Sentences about logits that should be equal and are not; empty when all is well."""
+@dataclass(frozen=True)
+class CompareResult:
+    """All that `compare` finds out.
+
+    Attributes:
+        columns: names of the columns of `rows`.
+        rows: one for each cell, in words.
+        cells: the same in numbers.
+        failed: cells that could not be computed.
+        files: the reports.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    cells: tuple[dict[str, Any], ...]
+    failed: int
+    files: tuple[Path, ...]
+
+
+Result = DeployResult | QuantizeResult | BuildResult | MeasureResult | SplitResult | CompareResult
+
+
+def problems(result: Any) -> list[str]:
+    """Sentences about what should not be: logits that differ, cells that failed."""
     found = []
+    if failed := getattr(result, "failed", 0):
+        found.append(
+            f"{failed} of {len(result.cells)} cells failed; see the column error, and try again "
+            "with --retry-failed."
+        )
     reference = getattr(result, "reference", None)
     if reference is not None and reference.differing:
         found.append(
