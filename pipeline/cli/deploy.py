@@ -30,7 +30,7 @@ def deploy(
     checkpoint: options.Checkpoint = None,
     pretrained: options.Pretrained = False,
     random_weights: options.RandomWeights = None,
-    recipe: options.Recipe = "w8a8",
+    recipe: options.Recipe = "pocket",
     target: options.Targets = None,
     device: options.Devices = None,
     tracker: options.Tracker = None,

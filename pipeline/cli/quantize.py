@@ -23,7 +23,7 @@ def quantize(
     checkpoint: options.Checkpoint = None,
     pretrained: options.Pretrained = False,
     random_weights: options.RandomWeights = None,
-    recipe: options.Recipe = "w8a8",
+    recipe: options.Recipe = "pocket",
     validation: Annotated[
         Path | None,
         typer.Option(

@@ -29,7 +29,7 @@ def sensitivity(
     checkpoint: options.Checkpoint = None,
     pretrained: options.Pretrained = False,
     random_weights: options.RandomWeights = None,
-    recipe: options.Recipe = "w8a8",
+    recipe: options.Recipe = "pocket",
     num_classes: options.NumClasses = None,
     input_size: options.InputSize = None,
     mean: options.Mean = None,

@@ -130,6 +130,7 @@ class Recipe(_Section):
         post_gelu: see `PostGelu`.
         equalize: channels that are brought to comparable ranges first; none when absent.
         reconstruct: how units are trained; not at all when absent.
+        below_8_bits: sections that take the place of these where products read fewer than 8 bits.
         bias_correction: biases make up for the mean error of their products.
         search: how parameters of products are searched; observers alone decide when absent.
     """
@@ -148,6 +149,7 @@ class Recipe(_Section):
     equalize: Equalize | None = None
     search: Search | None = None
     bias_correction: bool = False
+    below_8_bits: dict[str, Any] = {}
     reconstruct: Reconstruct | None = None
 
 
@@ -218,7 +220,7 @@ def parse_recipe(content: dict[str, Any], where: str) -> Recipe:
         UserError: a key is unknown or a value is not allowed.
     """
     try:
-        return Recipe.model_validate(content)
+        return Recipe.model_validate(_at_its_bits(content))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
@@ -230,6 +232,16 @@ def parse_recipe(content: dict[str, Any], where: str) -> Recipe:
             f"Recipe {where}: {key} = {first['input']!r} is not allowed; "
             f"{first['msg'][0].lower()}{first['msg'][1:]}."
         ) from None
+
+
+def _at_its_bits(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with what it wants below 8 bits, if that is what it has."""
+    few = content.get("below_8_bits", {})
+    bits = content.get("activations", {}).get("bits", 8)
+    if not isinstance(few, dict) or not isinstance(bits, int) or bits >= 8:
+        return content
+    merged = {name: {**(content.get(name) or {}), **section} for name, section in few.items()}
+    return {**content, **merged}
 
 
 def _allowed_keys(location: tuple[int | str, ...]) -> str:

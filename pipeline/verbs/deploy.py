@@ -65,7 +65,7 @@ class DeployOptions:
     calibration: PhotoSource
     validation: PhotoSource
     out: Path
-    recipe: str = "w8a8"
+    recipe: str = "pocket"
     targets: tuple[str, ...] = ()
     devices: tuple[Choice, ...] = ()
     labels_file: Path | None = None

@@ -23,7 +23,7 @@ def quantize(
     calibration: PhotoSource,
     out: Path,
     workspace: Workspace,
-    recipe_name: str = "w8a8",
+    recipe_name: str = "pocket",
     validation: PhotoSource | None = None,
     labels_file: Path | None = None,
     limit: int | None = None,

@@ -36,7 +36,7 @@ def sensitivity(
     validation: PhotoSource,
     out: Path,
     workspace: Workspace,
-    recipe_name: str = "w8a8",
+    recipe_name: str = "pocket",
     labels_file: Path | None = None,
     limit: int = 16,
     seed: int = 0,
