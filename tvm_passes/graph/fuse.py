@@ -45,6 +45,7 @@ def _fuse(scope: Scope, expr: relax.Call, position: int) -> relax.Expr | None:
         return None
     product = scope.producer(source)
     shape = TensorSpec.of(source).shape
+    is_binary = operator_name(expr) in BINARY  # the others read tables and factors as they are
     others: list[relax.Expr] = []
     for index, argument in enumerate(expr.args[:-1]):
         if index == position:
@@ -55,7 +56,7 @@ def _fuse(scope: Scope, expr: relax.Call, position: int) -> relax.Expr | None:
         table = index > 0 and operator_name(expr) in UNARY
         if not fits and not table:
             return None
-        if prod(spec.shape) == prod(out.shape) and spec.shape != shape:
+        if is_binary and prod(spec.shape) == prod(out.shape) and spec.shape != shape:
             argument = scope.emit(relax.op.reshape(argument, shape))
         others.append(argument)
     fused = _append(product, expr, position, others)

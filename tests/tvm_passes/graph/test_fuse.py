@@ -127,3 +127,13 @@ def test_nothing_follows_a_pad() -> None:
     names, steps, _ = fused([((1, 5, 5, 4), "int8")], body)
     assert names == ["fused", "requantize"]
     assert steps == ["conv2d", "pad"]
+
+
+def test_factors_of_a_single_row_stay_a_vector() -> None:
+    made = requantize_channels_config(np.linspace(1, 9, 6), "int16", 3, 0, -128, 127, "int8")
+
+    def body(emit: Emit, x: relax.Var) -> relax.Expr:
+        return call("requantize_channels", made[0], emit(linear(x)), *made[1:])
+
+    _, steps, _ = fused([((1, 1, 8), "int8")], body)
+    assert steps == ["linear", "requantize_channels"]
