@@ -24,5 +24,6 @@ PROVEN = (
     Family("EfficientFormer", "efficientformer_l1", "at 224 only"),
     Family("EfficientFormerV2", "efficientformerv2_s0", "at the size of its checkpoint"),
     Family("ViT and DeiT", "deit_tiny_patch16_224", "at the size of its checkpoint"),
+    Family("Mobile-Former", "mobile_former_26m", "at any input size; built in, not from timm"),
     Family("Swin", "swin_tiny_patch4_window7_224", "at the size of its checkpoint"),
 )

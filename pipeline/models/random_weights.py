@@ -18,7 +18,9 @@ def randomize_constants(module: nn.Module, generator: torch.Generator) -> None:
         generator: source of the noise.
     """
     variances = {
-        id(layer.running_var) for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)
+        id(layer.running_var)
+        for layer in module.modules()
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
     }
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
