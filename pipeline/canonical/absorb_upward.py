@@ -33,7 +33,8 @@ def absorb_upward(gm: GraphModule) -> None:
     """Folds scales and shifts into the projection, or the constant operand, before them.
 
     Covers batch normalisation after a convolution or linear layer, layer scale, the attention
-    scale (into the query's weights, through the product) and sums of constants (bias + mask).
+    scale (into the query's weights or the key's, or a constant query, through the product) and sums
+    of constants (bias + mask).
     """
     for node in calls(gm, MUL, ADD):
         source: Any = node.args[0]
@@ -55,6 +56,8 @@ def _plan_scale(gm: GraphModule, node: Node, value: Tensor) -> Plan | None:
         return None
     if node.target in PROJECTIONS:
         return [(node, value)] if _fits(gm, node, value) else None
+    if constant(gm, node) is not None:
+        return [(node, value)]
     if node.target in BIJECTIVE_VIEWS:
         return _plan_scale(gm, node.all_input_nodes[0], back_through(node, value))
     if not is_call(node, MUL, ADD, MATMUL):
@@ -62,13 +65,10 @@ def _plan_scale(gm: GraphModule, node: Node, value: Tensor) -> Plan | None:
     left, right = (node.args[0], node.args[1])
     assert isinstance(left, Node)
     if node.target is MATMUL:
-        small = compress(value)
-        sizes = shape(left)
-        if small.shape[-2:] != (1, 1) or left is right or small.dim() != len(sizes):
+        if left is right:
             return None
-        if any(size not in (1, own) for size, own in zip(small.shape, sizes, strict=True)):
-            return None
-        return _plan_scale(gm, left, small.expand(sizes))
+        found = (_plan_operand(gm, operand, compress(value)) for operand in (left, right))
+        return next((plan for plan in found if plan is not None), None)
     if constant(gm, right) is not None:
         here: Plan = [(node, value)]
         if node.target is MUL:
@@ -81,6 +81,16 @@ def _plan_scale(gm: GraphModule, node: Node, value: Tensor) -> Plan | None:
         plans = [_plan_scale(gm, operand, value) for operand in (left, right)]
         return None if None in plans else [step for plan in plans if plan for step in plan]
     return None
+
+
+def _plan_operand(gm: GraphModule, operand: Any, small: Tensor) -> Plan | None:
+    """Where a factor that is the same for a whole product can go on one side of it."""
+    sizes = shape(operand)
+    if small.shape[-2:] != (1, 1) or small.dim() != len(sizes):
+        return None
+    if any(size not in (1, own) for size, own in zip(small.shape, sizes, strict=True)):
+        return None
+    return _plan_scale(gm, operand, small.expand(sizes))
 
 
 def _plan_shift(gm: GraphModule, node: Node, value: Tensor) -> Plan | None:
@@ -105,6 +115,10 @@ def _fits(gm: GraphModule, node: Node, value: Tensor) -> bool:
 
 
 def _scale(gm: GraphModule, node: Node, value: Tensor) -> None:
+    own = constant(gm, node)
+    if own is not None:
+        setattr(gm, str(node.target), (own.double() * value).float())
+        return
     if node.target not in PROJECTIONS:
         _combine(gm, node, value, multiply=True)
         return

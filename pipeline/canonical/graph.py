@@ -23,6 +23,7 @@ MEAN, SOFTMAX, CAT = aten.mean.dim, aten.softmax.int, aten.cat.default
 LAYER_NORM, GROUP_NORM = aten.layer_norm.default, aten.group_norm.default
 RESHAPE, PERMUTE = aten.reshape.default, aten.permute.default
 SLICE, SELECT, ROLL = aten.slice.Tensor, aten.select.int, aten.roll.default
+REPEAT = aten.repeat.default
 
 PROJECTIONS = frozenset({CONV, LINEAR})
 """Operators whose weights can take in constants."""
@@ -30,8 +31,8 @@ PROJECTIONS = frozenset({CONV, LINEAR})
 BIJECTIVE_VIEWS = frozenset({RESHAPE, PERMUTE, ROLL})
 """Operators that only move elements."""
 
-VIEWS = BIJECTIVE_VIEWS | {SLICE, SELECT}
-"""Operators that move or drop elements."""
+VIEWS = BIJECTIVE_VIEWS | {SLICE, SELECT, REPEAT}
+"""Operators that move, drop or repeat elements."""
 
 
 def calls(gm: GraphModule, *targets: Target) -> Iterator[Node]:

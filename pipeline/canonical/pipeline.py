@@ -9,8 +9,11 @@ from pipeline.canonical.absorb_upward import absorb_upward
 from pipeline.canonical.arguments import spell_out_arguments
 from pipeline.canonical.arithmetic import normalise_arithmetic
 from pipeline.canonical.constants import fold_constants
+from pipeline.canonical.dynamic_relu import rewrite_dynamic_relu
+from pipeline.canonical.fold_shuffles import fold_shuffles
 from pipeline.canonical.functional import make_functional
 from pipeline.canonical.graph import GraphModule
+from pipeline.canonical.group_convolutions import repeat_depthwise, ungroup_pointwise
 from pipeline.canonical.identities import remove_identities
 from pipeline.canonical.linear_attention import rewrite_weighted_sums
 from pipeline.canonical.merge_projections import merge_projections
@@ -42,12 +45,18 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("normalise_arithmetic", normalise_arithmetic),
     ("split_batch_norm", split_batch_norm),
     ("split_norm_affine", split_norm_affine),
+    ("rewrite_dynamic_relu", rewrite_dynamic_relu),
+    ("ungroup_pointwise", ungroup_pointwise),
     # Projections: one per role, then constants into their weights
     ("split_projections", split_projections),
     ("simplify_views", simplify_views),
     ("absorb_upward", absorb_upward),
     ("absorb_downward", absorb_downward),
     ("merge_projections", merge_projections),
+    # Channels in the order of the fastest kernels
+    ("repeat_depthwise", repeat_depthwise),
+    ("simplify_views", simplify_views),
+    ("fold_shuffles", fold_shuffles),
     # What the rewrites left behind
     ("remove_identities", remove_identities),
     ("simplify_views", simplify_views),

@@ -25,6 +25,7 @@ from pipeline.canonical.graph import (
 )
 from pipeline.errors import UserError
 from pipeline.models import LoadedModel
+from pipeline.operators import DYNAMIC_RELU
 
 TOLERANCE = 1e-4
 """Largest admitted difference of a logit, relative to the largest logit."""
@@ -47,6 +48,7 @@ CANONICAL: dict[Target, Callable[[Node], bool]] = {
     aten.hardswish.default: _always,
     aten.hardsigmoid.default: _always,
     aten.sigmoid.default: _always,
+    DYNAMIC_RELU: _always,
     LAYER_NORM: lambda node: _without_affine(node) and len(node.args[1]) == 1,  # type: ignore[arg-type]
     GROUP_NORM: lambda node: _without_affine(node) and bool(node.args[1] == 1),
     SOFTMAX: lambda node: len(node.args) == 2 or node.args[2] is None,
