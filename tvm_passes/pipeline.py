@@ -20,6 +20,7 @@ from tvm_passes.kernels.isa import Isa
 from tvm_passes.lowering.adalog import lower_quantize_log
 from tvm_passes.lowering.attention import lower_matmul, lower_softmax
 from tvm_passes.lowering.channels import lower_channel_factors
+from tvm_passes.lowering.dynamic_relu import lower_dynamic_relu
 from tvm_passes.lowering.elementwise import (
     lower_add,
     lower_concat,
@@ -27,6 +28,7 @@ from tvm_passes.lowering.elementwise import (
     lower_requantize,
 )
 from tvm_passes.lowering.io import return_codes, take_pixels
+from tvm_passes.lowering.long_attention import lower_long_attention
 from tvm_passes.lowering.normalization import lower_normalize
 from tvm_passes.lowering.pointwise import lower_pointwise
 from tvm_passes.lowering.pooling import lower_avg_pool2d, lower_mean, lower_resize
@@ -62,10 +64,12 @@ LOWERING: tuple[Phase, ...] = (
     _rule(lower_conv2d),
     _rule(lower_linear),
     _rule(lower_softmax),  # before the products whose accumulators it bounds
+    _rule(lower_long_attention),
     _rule(lower_matmul),
     _rule(lower_channel_factors),  # before what its factors are behind
     _rule(lower_normalize),
     _rule(lower_pointwise),
+    _rule(lower_dynamic_relu),
     _rule(lower_quantize_log),
     _rule(lower_add),
     _rule(lower_multiply),

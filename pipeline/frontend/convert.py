@@ -83,6 +83,11 @@ def _pointwise(function: str) -> Converter:
     return convert
 
 
+def _dynamic_relu(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
+    tensors = (_tensor(importer, argument) for argument in _arguments(node))
+    return _emit(importer, call("float_dynamic_relu", qdq.FloatDynamicReluConfig(), *tensors))
+
+
 def _layer_norm(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
     config = qdq.NormalizeConfig(len(_arguments(node)[1]), float(_argument(node, 4, 1e-5)))
     return _emit(importer, call("normalize", config, _tensor(importer, _arguments(node)[0])))
@@ -187,6 +192,14 @@ def _roll(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
     return x
 
 
+def _repeat(node: fx.Node, importer: BaseFXGraphImporter) -> relax.Var:
+    x = _tensor(importer, _arguments(node)[0])
+    for axis, times in enumerate(_arguments(node)[1]):
+        if times > 1:
+            x = _emit(importer, relax.op.concat([x] * times, axis))
+    return x
+
+
 def _pair(value: Any) -> Sequence[int]:
     return [value] if isinstance(value, int) else list(value)
 
@@ -230,6 +243,7 @@ CONVERTERS: dict[str, Converter] = {
     "hardswish.default": _pointwise("hardswish"),
     "hardsigmoid.default": _pointwise("hardsigmoid"),
     "sigmoid.default": _pointwise("sigmoid"),
+    "dynamic_relu.default": _dynamic_relu,
     "layer_norm.default": _layer_norm,
     "group_norm.default": _group_norm,
     "softmax.int": _softmax,
@@ -242,6 +256,7 @@ CONVERTERS: dict[str, Converter] = {
     "select.int": _select,
     "cat.default": _cat,
     "roll.default": _roll,
+    "repeat.default": _repeat,
     "quantize.default": _quantize,
     "dequantize.default": _dequantize,
     "adalog_quantize.default": _format("quantize_log", qdq.QuantizeLogConfig),

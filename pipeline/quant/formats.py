@@ -10,6 +10,7 @@ from pipeline.quant.roles import Role
 IMAGE = Uniform("uint8", 0, 255, fixed=(1.0, 0))
 INT16 = Uniform("int16", -32768, 32767, symmetric=True)
 SOFTMAX_INT16 = Uniform("int16", 0, 32767, fixed=(2.0**-15, 0))
+GATE = Uniform("int16", 0, 32767, fixed=(2.0**-15, 0))
 SOFTMAX_INT8 = Uniform("int8", -128, 127, fixed=(1 / 256, -128))
 # Scale and codes of the logits follow from the last linear's accumulator; see `insert.py`.
 OUTPUT = Uniform("int32", -(2**31) + 1, 2**31 - 1, symmetric=True)
@@ -50,8 +51,11 @@ def format_of(role: Role, recipe: Recipe, bits: int) -> Format | None:
         # Over pixels a mean weight is one step of 8 bits; head mixers subtract near-equal ones.
         Role.SOFTMAX_MIXED: SOFTMAX_INT16,
         Role.LOGITS: _8_or_16(recipe.logits_bits),
+        Role.GATE: GATE,
+        Role.TOKEN: _8_or_16(recipe.token_bits),
         Role.PREACT: _8_or_16(recipe.preact_bits),
         Role.RESIDUAL: _8_or_16(recipe.residual_bits),
+        Role.NORMALIZED: _8_or_16(recipe.residual_bits),
         Role.BRANCH: _8_or_16(recipe.branch_bits),
     }
     if role in fixed:

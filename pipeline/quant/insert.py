@@ -6,7 +6,7 @@ The result is a function of the graph, its plan and the quantization alone; stor
 from torch import fx
 
 from pipeline.quant import observers, walk
-from pipeline.quant.plan import Plan, product_operands
+from pipeline.quant.plan import GemmInput, Plan, product_operands
 from pipeline.quant.quantization import Quantization
 from pipeline.quant.quantizers import Quantizer
 from pipeline.quant.quantizers.uniform import Uniform, UniformQuantizer
@@ -54,15 +54,23 @@ class _Inserter:
             return inputs
         for index, tensor in enumerate(product_operands(node)):
             if (copy := self.plan.copies.get((node.name, index))) is not None:
-                key = (self.values[tensor], copy.key)
-                if key not in self.copies:
-                    name = f"{walk.module_path(walk.source(tensor))}:{Role.GEMM_IN}"
-                    found = self.found.activations[copy.key]
-                    self.copies[key] = self.writer.pair(key[0], found, name, Role.GEMM_IN)
-                inputs[tensor] = self.copies[key]
+                inputs[tensor] = self._copy(tensor, copy)
             elif node.target is walk.MATMUL and walk.is_constant(tensor):
                 inputs[tensor] = self._constant_operand(f"{node.name}_operand", tensor)
         return inputs
+
+    def _copy(self, tensor: fx.Node, copy: GemmInput) -> fx.Node:
+        """The narrow copy of a tensor, made once, and the views of it that operators read."""
+        key, found = (tensor, copy.key), self.found.activations[copy.key]
+        if key in self.copies:
+            return self.copies[key]
+        if tensor.target in walk.VIEWS:
+            source = walk.input_of(tensor)
+            self.copies[key] = self.writer.copy(tensor, {source: self._copy(source, copy)})
+        else:
+            name = f"{walk.module_path(tensor)}:{Role.GEMM_IN}"
+            self.copies[key] = self.writer.pair(self.values[tensor], found, name, Role.GEMM_IN)
+        return self.copies[key]
 
     def _store(self, node: fx.Node, value: fx.Node) -> fx.Node:
         """Add the pair of a tensor that is stored; other tensors pass."""

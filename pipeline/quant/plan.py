@@ -102,6 +102,8 @@ def make_plan(graph: fx.Graph, recipe: Recipe, bits: Bits = NO_BITS) -> Plan:
     for node in products:
         if node.name in roles.heads_mixers:
             continue
+        if walk.is_token_linear(node) and recipe.token_bits == 16:
+            continue
         is_matmul = node.target is walk.MATMUL
         width = _product_bits(node, roles, recipe, bits)
         for index, tensor in enumerate(product_operands(node)):

@@ -123,6 +123,7 @@ class Recipe(_Section):
         preact_bits: inputs of SiLU, GELU, hardswish, sigmoid.
         residual_bits: the residual stream.
         branch_bits: what blocks add to the residual stream.
+        token_bits: inputs of linear layers over a few tokens, at most 512 wide (Mobile-Former).
         logits_bits: softmax inputs that are stored (others stay int32).
         weights: see `Weights`.
         activations: see `Activations`.
@@ -141,6 +142,7 @@ class Recipe(_Section):
     preact_bits: Wide = 16
     residual_bits: Wide = 16
     branch_bits: Wide = 16
+    token_bits: Wide = 16
     logits_bits: Wide = 16
     weights: Weights = Weights()
     activations: Activations = Activations()

@@ -10,7 +10,14 @@ from types import MappingProxyType
 
 from torch import fx
 
+from pipeline.operators import DYNAMIC_RELU
 from pipeline.quant import walk
+
+LONGEST_ROW = 1024
+"""Keys of attention whose weights are stored; of more, a mean weight is below 32 steps of 15 bits.
+
+The compiler weighs the values of longer rows before it divides by the sum of the weights.
+"""
 
 
 class Role(StrEnum):
@@ -20,6 +27,7 @@ class Role(StrEnum):
     CONV_OUT = "conv_out"
     LINEAR_OUT = "linear_out"
     LN_OUT = "ln_out"
+    NORMALIZED = "normalized"  # before the constants of a normalization
     OPERAND = "operand"  # of a matmul, when it is several of q, k, v at once, or none of them
     Q = "q"
     K = "k"
@@ -31,6 +39,8 @@ class Role(StrEnum):
     ATTENTION_OUT = "attention_out"
     PREACT = "preact"
     ACT_OUT = "act_out"
+    TOKEN = "token"  # of a linear layer over a few tokens, or of a product that such a layer reads
+    GATE = "gate"  # of a dynamic ReLU
     POST_GELU = "post_gelu"  # GELU read by one linear or 1x1 convolution only
     RESIDUAL = "residual"
     BRANCH = "branch"  # what a block adds to the residual stream
@@ -93,6 +103,10 @@ def _role_without_factors(node: fx.Node) -> Role:
         return Role.OUTPUT
     if node.target is walk.SOFTMAX:
         return _softmax_role(node)
+    if all(_is_gate(node, reader) for reader in walk.consumers(node)):
+        return Role.GATE
+    if _on_tokens(node):
+        return Role.TOKEN
     if node.target in walk.CURVES:
         return _matmul_operand(node) or (Role.POST_GELU if _is_post_gelu(node) else Role.ACT_OUT)
     if _mixes_heads(node) and walk.origin(walk.input_of(node)).target is walk.SOFTMAX:
@@ -132,14 +146,16 @@ _ROLE_OF_TARGET: dict[object, Role] = {
 
 
 _STREAM_TARGETS = walk.WEIGHTED | {walk.ADD, walk.CAT, walk.RESIZE}
-_BEFORE_CURVE = walk.GEMMS | {walk.ADD, walk.RESIZE}
+_BEFORE_CURVE = walk.GEMMS | {walk.ADD, walk.RESIZE, walk.MEAN}
 
 
 def _plain_role(node: fx.Node) -> Role:
     readers = walk.consumers(node)
     if node.target in _BEFORE_CURVE and all(r.target in walk.CURVES for r in readers):
         return Role.PREACT
-    is_product = node.target in walk.WEIGHTED or _carries_bias_map(node)
+    if node.target in walk.NORMS and all(map(walk.is_affine, readers)):
+        return Role.NORMALIZED
+    is_product = node.target in walk.GEMMS or _carries_bias_map(node)
     if is_product and len(readers) == 1 and walk.is_sum(readers[0]):
         return Role.BRANCH
     if _on_residual_stream(node):
@@ -147,6 +163,22 @@ def _plain_role(node: fx.Node) -> Role:
     if node.target is walk.ADD:
         return Role.CONV_OUT if _carries_bias_map(node) else Role.SUM
     return _ROLE_OF_TARGET[node.target]
+
+
+def _is_gate(node: fx.Node, reader: fx.Node) -> bool:
+    if reader.target is not DYNAMIC_RELU:
+        return False
+    return any(walk.source(gate) is node for gate in reader.all_input_nodes[1:])
+
+
+def _on_tokens(node: fx.Node) -> bool:
+    """Whether narrow layers over a few tokens, and element-wise operators before them, read it."""
+    if node.target in (*walk.NORMS, walk.ADD, walk.CAT, walk.LINEAR, walk.CONV):
+        return False
+    return all(
+        walk.is_token_linear(r) or (r.target is walk.MUL and _on_tokens(r))
+        for r in walk.consumers(node)
+    )
 
 
 def _is_image(node: fx.Node) -> bool:
@@ -218,7 +250,9 @@ def _softmax_role(node: fx.Node) -> Role:
         r.target is walk.MATMUL and walk.source(walk.operands(r)[0]) is node for r in readers
     )
     is_attention = walk.origin(walk.input_of(node)).target is walk.MATMUL
-    return Role.SOFTMAX if is_left and is_attention else Role.SOFTMAX_MIXED
+    if not is_left or not is_attention:
+        return Role.SOFTMAX_MIXED
+    return Role.FUSED if node.meta["val"].shape[-1] > LONGEST_ROW else Role.SOFTMAX
 
 
 def _is_post_gelu(node: fx.Node) -> bool:
@@ -270,7 +304,7 @@ def _carries_bias_map(node: fx.Node) -> bool:
 def _on_residual_stream(node: fx.Node) -> bool:
     """Whether later blocks add to the tensor, or what it becomes by constants and concatenation."""
     readers = walk.consumers(node)
-    if walk.is_sum(node):
+    if walk.is_sum(node) or (walk.is_constant_add(node) and not _carries_bias_map(node)):
         return any(r.target not in walk.GEMMS for r in readers)
     if node.target not in _STREAM_TARGETS:
         return False

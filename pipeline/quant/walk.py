@@ -4,15 +4,18 @@ Views (reshape, permute, slice, ...) are transparent: they carry the number form
 """
 
 from collections.abc import Iterator, Mapping
-from math import inf
+from math import inf, prod
 from typing import Any
 
 import torch
 from torch import fx
 
+from pipeline.operators import DYNAMIC_RELU
+
 _aten = torch.ops.aten
 
 PAD = _aten.constant_pad_nd.default
+REPEAT = _aten.repeat.default
 VIEWS = frozenset(
     {
         PAD,
@@ -21,6 +24,7 @@ VIEWS = frozenset(
         _aten.slice.Tensor,
         _aten.select.int,
         _aten.roll.default,
+        REPEAT,
     }
 )
 CONV = _aten.conv2d.default
@@ -32,9 +36,11 @@ ADD = _aten.add.Tensor
 MUL = _aten.mul.Tensor
 CAT = _aten.cat.default
 SOFTMAX = _aten.softmax.int
+MOST_TOKENS, WIDEST_TOKEN = 8, 512  # of a layer over tokens; 512 * 127 * 2^15 < 2^31
 GELU = _aten.gelu.default
 NORMS = frozenset({_aten.layer_norm.default, _aten.group_norm.default})
-POOLS = frozenset({_aten.mean.dim, _aten.avg_pool2d.default})
+MEAN = _aten.mean.dim
+POOLS = frozenset({MEAN, _aten.avg_pool2d.default})
 RESIZE = _aten.upsample_bilinear2d.vec
 CLAMPS = frozenset({_aten.relu.default, _aten.hardtanh.default})
 CURVES: Mapping[object, tuple[float, float]] = {
@@ -43,8 +49,9 @@ CURVES: Mapping[object, tuple[float, float]] = {
     _aten.hardswish.default: (-3.0, inf),
     _aten.hardsigmoid.default: (-3.0, 3.0),
     _aten.sigmoid.default: (-10.0, 10.0),
+    DYNAMIC_RELU: (-inf, inf),
 }
-"""Smooth non-linearities, and the range beyond which they change by less than 1e-4."""
+"""Non-linearities, and the range beyond which they change by less than 1e-4."""
 
 
 def operands(node: fx.Node) -> tuple[fx.Node, fx.Node]:
@@ -90,7 +97,23 @@ def is_scaling(node: fx.Node) -> bool:
         return False
     if node.target is not MUL or not has_constant(node) or len(node.users) != 1:
         return False
-    return is_sum(next(iter(node.users)))
+    return next(iter(node.users)).target is ADD
+
+
+def is_affine(node: fx.Node) -> bool:
+    """The constants of a normalization, where no weights have taken them in."""
+    return is_constant_add(node) and any(
+        is_scaling(n) and input_of(n).target in NORMS for n in operands(node)
+    )
+
+
+def is_token_linear(node: fx.Node) -> bool:
+    """A linear layer over a few tokens, so narrow that sums over 16-bit inputs fit int32."""
+    if node.target is not LINEAR:
+        return False
+    *rows, width = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    is_last = any(reader.op == "output" for reader in consumers(node))
+    return prod(rows) <= MOST_TOKENS and width <= WIDEST_TOKEN and not is_last
 
 
 def is_channel_factor(node: fx.Node) -> bool:

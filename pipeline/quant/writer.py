@@ -62,6 +62,8 @@ class GraphWriter:
         """
         stem = f"{value.name}_{role}"
         if isinstance(quantizer, UniformQuantizer):
+            # a tensor may have two copies, one of them symmetric
+            stem += "_symmetric" if quantizer.format.symmetric else ""
             codes, restored = self._uniform(value, quantizer.stored(), stem, name)
         elif isinstance(quantizer, LogarithmicQuantizer):
             codes, restored = self._logarithmic(value, quantizer, stem, name)

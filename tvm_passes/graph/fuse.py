@@ -16,6 +16,7 @@ from tvm_passes.rewrite import Scope
 
 PRODUCTS = frozenset({"linear", "conv2d"})
 UNARY = frozenset({"lut", "pwl", "pwl8", "requantize", "adalog_quantize", "twin"})
+GATED = frozenset({"dynamic_relu"})  # a map and, per channel, what the rest makes of it
 BINARY = frozenset({"add", "scaled_add", "mul"})
 CHANNELWISE = frozenset({"scale_channels", "requantize_channels"})
 
@@ -27,7 +28,7 @@ def fuse_epilogue(scope: Scope, expr: relax.Call) -> relax.Expr | None:
         return None
     if operator.name == "pad":
         return _fuse_pad(scope, expr)
-    if operator.name in UNARY | CHANNELWISE:
+    if operator.name in UNARY | CHANNELWISE | GATED:
         return _fuse(scope, expr, 0)
     if operator.name in BINARY:
         for position in range(2):
@@ -104,7 +105,7 @@ def _may_grow(product: relax.Call, name: str) -> bool:
         return bool(steps[-1].operator != "pad")
     if name == "conv2d":
         groups, channels = config_of(product).groups, TensorSpec.of(product.args[0]).shape[-1]
-        return bool(groups in (1, channels))
+        return bool(groups == 1 or groups % channels == 0)
     return name in PRODUCTS
 
 

@@ -12,6 +12,7 @@ from tvm import relax
 
 from tvm_passes.errors import LoweringError
 from tvm_passes.graph.layout import collapse_views
+from tvm_passes.graph.layout_rules import is_pointwise
 from tvm_passes.graph.view_algebra import Permute, Reshape, normalize
 from tvm_passes.graph.views import apply, is_view, trace
 from tvm_passes.kernels.attention_schedule import AnyConfig
@@ -23,6 +24,7 @@ from tvm_passes.ops.attention import (
     GREATEST_BIAS,
     MOST_KEYS,
     MOST_WIDTH,
+    SHORT_ROW,
     AttentionConfig,
     attention_config,
 )
@@ -45,7 +47,7 @@ def fuse_attention(scope: Scope, expr: relax.Call) -> relax.Expr | None:
 
     Between softmax and the second product there may be the table of AdaLog codes. Left as they are:
     anything else between the operators (talking heads), bias that is not constant, rows that are
-    too long, and operands that would have to be moved.
+    too long, and operands that would have to be moved, whatever the layouts.
     """
     if is_view(expr):
         return collapse_views(scope, expr)
@@ -84,7 +86,8 @@ def _config(
 ) -> AnyConfig | None:
     """The configuration of the fused operator, or None if it cannot stand for the others."""
     _, heads, _, keys = scores.shape
-    if first.dtype != "int32" or first.zero_point or second.raw or keys > MOST_KEYS:
+    most = MOST_KEYS if softmax.bits and softmax.dtype == "int16" else SHORT_ROW
+    if first.dtype != "int32" or first.zero_point or second.raw or keys > most:
         return None
     try:
         if not softmax.bits:
@@ -184,9 +187,15 @@ def _tokens(scope: Scope, operand: relax.Expr, swap: bool) -> relax.Expr | None:
     batch, heads, tokens, width = shape
     steps = [*steps, HEADS_FIRST, Reshape((batch, tokens, heads * width))]
     view = normalize(TensorSpec.of(root).shape, steps)
-    if view is None or view.moves_data or width > MOST_WIDTH:
+    if view is None or width > MOST_WIDTH or (view.moves_data and not _can_turn(scope, root)):
         return None
     return apply(scope, root, view)
+
+
+def _can_turn(scope: Scope, root: relax.Expr) -> bool:
+    """Whether an operator without rows made a map, which it may as well write pixel by pixel."""
+    producer = scope.producer(root)
+    return len(TensorSpec.of(root).shape) == 4 and is_pointwise(producer)
 
 
 def _own_steps(bias: relax.Expr, scores: MatmulConfig) -> relax.Expr | None:

@@ -132,6 +132,12 @@ def space_of(expr: relax.Call) -> Space:
     return RULES[name](expr, shapes) if name in RULES else rigid(len(shapes))
 
 
+def is_pointwise(expr: relax.Expr) -> bool:
+    """Whether an operator works element by element, in any layout."""
+    operator = operator_of(expr)
+    return operator is not None and operator.name in UNARY | BINARY
+
+
 def rigid(operands: int) -> Space:
     """What reads and writes row-major tensors only."""
 
@@ -239,6 +245,7 @@ def _matmul(expr: relax.Call, shapes: list[Shape]) -> Space:
 RULES: dict[str, Callable[[relax.Call, list[Shape]], Space]] = {
     **dict.fromkeys(UNARY, lambda expr, shapes: _pointwise(expr, shapes, 1)),
     **dict.fromkeys(BINARY, lambda expr, shapes: _pointwise(expr, shapes, 2)),
+    "dynamic_relu": lambda expr, shapes: _pointwise(expr, shapes, 3),
     "scaled_add": lambda expr, shapes: _channels(expr, shapes, 2),
     "scale_channels": lambda expr, shapes: _channels(expr, shapes, 1),
     "requantize_channels": lambda expr, shapes: _channels(expr, shapes, 1),

@@ -21,7 +21,7 @@ from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.registry import Kernel, kernel
 from tvm_passes.kernels.uniform_weights import UniformWeights
 from tvm_passes.ops.adalog_attention import AdaLogAttentionConfig
-from tvm_passes.ops.attention import AttentionConfig, infer_attention
+from tvm_passes.ops.attention import MOST_KEYS, AttentionConfig, infer_attention
 from tvm_passes.ops.base import TensorSpec
 from tvm_passes.ops.uniform_attention import UniformAttentionConfig
 
@@ -40,7 +40,8 @@ def attention(
     """q [B, M, H*D], k [B, N, H*D], v [B, N, H*Dv], and a constant bias that is padded."""
 
     def weights(head: Head) -> SoftmaxWeights:
-        return SoftmaxWeights(config, head.index, head.schedule.rows, isa)
+        rows = head.schedule.rows, head.shape.keys
+        return SoftmaxWeights(config, head.index, rows, isa)
 
     return _plain(config, specs, isa, schedule, weights)
 
@@ -71,7 +72,7 @@ def _plain(
 ) -> Kernel:
     """Of q, k, v and perhaps a bias."""
     bias = Bias.of(specs[3:], specs[1].shape[1], isa)
-    out = infer_attention(config, specs)
+    out = infer_attention(config, specs, MOST_KEYS)  # fewer where the operator says so
     with build_kernel([*specs[:3], *(bias.specs if bias else []), out]) as builder:
         emit_heads(config, specs, isa, schedule, bias, builder.buffers, weights)
 

@@ -28,13 +28,13 @@ from tvm_passes.kernels.fixed_point import (
     saturating_shift_left,
     widen,
 )
-from tvm_passes.kernels.functions import exp2_codes, held, lane_sum
+from tvm_passes.kernels.functions import exp2_codes, held, lane_sum, leading_zeros
 from tvm_passes.kernels.heads import HeadValue, filled, of_head, shifted_left
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.loops import vector_loop
 from tvm_passes.kernels.panel import CHUNK, Rows
 from tvm_passes.numerics import INT_RANGE
-from tvm_passes.ops.attention import INVERSE_BITS, AttentionConfig
+from tvm_passes.ops.attention import INVERSE_BITS, SHORT_ROW, SUM_BITS, AttentionConfig
 from tvm_passes.ops.heads import PerHead
 
 
@@ -129,8 +129,11 @@ class SoftmaxWeights:
 
     base = 0  # see ``UniformWeights``
 
-    def __init__(self, config: AttentionConfig, head: Expr, rows: int, isa: Isa) -> None:
-        """Declare what is kept of each of ``rows`` queries of a head."""
+    def __init__(
+        self, config: AttentionConfig, head: Expr, shape: tuple[int, int], isa: Isa
+    ) -> None:
+        """Declare what is kept of the queries of a head; ``shape`` is their number and N."""
+        rows, self.keys = shape
         self.config, self.isa = config, isa
         self.octaves = DistanceFactor.of(config.right, config.left, config.logit_multiplier, head)
         self.multiplier = of_head(config.multiplier, head)
@@ -142,10 +145,13 @@ class SoftmaxWeights:
     def emit(self, line: LogitRow) -> Expr:
         """Write the codes of one query; return their sum, int32."""
         config, isa = self.config, self.isa
+        shift = self._row_shift(line) if self.keys > SHORT_ROW else None
         self.total.clear()
 
         def use(offset: Expr, distance: Expr) -> None:
-            weights = T.bind(exp2_codes(T.bind(self.octaves.steps(distance, isa)), isa))
+            weights = self._codes(distance)
+            if shift is not None:
+                weights = T.bind(_rounded(weights, shift))
             self.total.add(weights)
             planes = [weights]
             if isa.dot:
@@ -161,6 +167,16 @@ class SoftmaxWeights:
         T.buffer_store(self.shift, shift, [line.row])
         return total
 
+    def _codes(self, distance: Expr) -> Expr:
+        return T.bind(exp2_codes(T.bind(self.octaves.steps(distance, self.isa)), self.isa))
+
+    def _row_shift(self, line: LogitRow) -> Expr:
+        """``ops.attention.row_shift``, int16, from a first pass over the row."""
+        self.total.clear()
+        line.for_distances(lambda offset, distance: self.total.add(self._codes(distance)))
+        excess = int32(32 - SUM_BITS) - leading_zeros(self.total.get())
+        return held(tirx.max(excess, int32(0)).astype("int16"))
+
     def finish(self, value: Expr, row: Expr) -> Expr:
         """Output codes of int32 sums of one query."""
         config, lanes = self.config, lanes_of(value)
@@ -169,6 +185,13 @@ class SoftmaxWeights:
             value = value + splat(self.shift[row], lanes)
         value = rounding_shift(T.bind(value), filled(self.output_shift, value), self.isa)
         return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
+
+
+def _rounded(weights: Expr, shift: Expr) -> Expr:
+    """int16 codes divided by ``2^shift``: no sum with the rounding constant exceeds 32767."""
+    lanes, one = lanes_of(weights), tirx.const(1, "int16")
+    half = held((one << shift) >> one)
+    return (weights + splat(half, lanes)) >> splat(shift, lanes)
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,12 @@ from tvm_passes.ops.gemm import Conv2dConfig
 
 
 def depthwise_window(config: Conv2dConfig, specs: Sequence[TensorSpec]) -> Window:
-    """Geometry of a depthwise convolution."""
+    """Geometry of a depthwise convolution; channels are those of the input."""
     x, w = specs[:2]
-    _, rows, columns, channels = OPERATORS["conv2d"].infer(config, specs).shape
+    _, rows, columns, _ = OPERATORS["conv2d"].infer(config, specs).shape
     geometry = ((rows, columns), w.shape[1:3], config.strides, config.dilation)
     down, across = (Axis(*axis) for axis in zip(*geometry, strict=True))
-    return Window(down, across, channels, x.shape[2])
+    return Window(down, across, x.shape[3], x.shape[2])
 
 
 def depthwise_kernel(
@@ -43,33 +43,41 @@ def depthwise_kernel(
     isa: Isa,
     schedule: DepthwiseSchedule | None = None,
 ) -> Kernel:
-    """x [1, H, W, C] with w [C, kh, kw, 1]; weights are packed block by block of channels."""
+    """x [1, H, W, C] with w [R * C, kh, kw, 1]; weights are packed block by block of channels."""
     _check_bias(config)
     x, w = specs[:2]
     window = depthwise_window(config, specs)
     channels, columns = window.channels, window.columns.count
+    outputs = w.shape[0]
     schedule = schedule or default_schedule(window, uses_dot(x.dtype, isa), isa)
     taps = make_taps(window, schedule, x.dtype, isa)
     starts = block_starts(channels, taps.lanes)
     cells = taps.pack(np.zeros((taps.lanes, *w.shape[1:3]), np.int8)).size
-    padded = max(channels, taps.lanes)
+    padded = outputs + max(taps.lanes - channels, 0)
     vector = TensorSpec((padded,), "int32")
-    packed = [x, TensorSpec((len(starts) * cells,), "int8"), vector, vector]
+    packed = [x, TensorSpec((outputs // channels * len(starts) * cells,), "int8"), vector, vector]
     with build_kernel([*packed, *plan.packed_specs(isa), plan.stored]) as builder:
         epilogue = Epilogue(plan, config, specs, builder.buffers, columns, isa)
         epilogue.fill_borders()
-        _Loops(window, schedule, taps, epilogue, builder.buffers).emit(cells)
+        loops = _Loops(window, schedule, taps, epilogue, builder.buffers)
+        loops.emit(outputs // channels, cells)
 
     offset = input_offset(x.dtype, isa)
 
     def pack(constants: Mapping[int, NDArray[Any]]) -> Mapping[int, NDArray[Any]]:
         weights, biases, multiplier = (constants[index] for index in range(1, 4))
-        extra = padded - channels
+        extra = padded - outputs
         wide = np.pad(weights[..., 0], ((0, extra), (0, 0), (0, 0)))
-        corrected = biases[0] - offset * weights.reshape(channels, -1).astype(np.int64).sum(1)
+        corrected = biases[0] - offset * weights.reshape(outputs, -1).astype(np.int64).sum(1)
         return {
             **plan.pack(constants, isa),
-            1: np.concatenate([taps.pack(wide[start : start + taps.lanes]) for start in starts]),
+            1: np.concatenate(
+                [
+                    taps.pack(wide[first + start :][: taps.lanes])
+                    for first in range(0, outputs, channels)
+                    for start in starts
+                ]
+            ),
             2: np.pad(corrected.astype(np.int32), (0, extra)),
             3: np.pad(multiplier, (0, extra)),
         }
@@ -92,27 +100,44 @@ class _Loops:
         self.x, self.weights, self.bias = buffers[:3]
         self.valid = min(taps.lanes, window.channels)
 
-    def emit(self, cells: int) -> None:
-        """All of the convolution; ``cells`` is the size of a block's weights."""
+    def emit(self, repeats: int, cells: int) -> None:
+        """All of the convolution.
+
+        Args:
+            repeats: outputs per channel.
+            cells: size of a block's weights.
+        """
         taps, channels = self.taps, self.window.channels
+        blocks = len(block_starts(channels, taps.lanes))
 
         def tile(row: Expr, rows: int) -> None:
-            with T.serial(0, len(block_starts(channels, taps.lanes))) as block:
-                first = T.bind(tirx.min(block * taps.lanes, int32(channels - self.valid)))
+            with T.serial(0, repeats * blocks) as block:
+                place = block % blocks if repeats > 1 else block
+                first = T.bind(tirx.min(place * taps.lanes, int32(channels - self.valid)))
+                output = T.bind(first + block // blocks * channels) if repeats > 1 else first
                 bias = [
-                    T.bind(load(self.bias, first + start, taps.isa.lanes))
+                    T.bind(load(self.bias, output + start, taps.isa.lanes))
                     for start in range(0, taps.lanes, taps.isa.lanes)
                 ]
                 weights = taps.weights(self.weights, block * cells)
-                self._sweep(row, rows, first, weights, bias)
+                self._sweep((row, rows), (first, output), weights, bias)
 
         rows, columns = self.window.rows, self.window.columns
-        work = columns.count * channels * rows.taps * columns.taps
+        work = columns.count * repeats * channels * rows.taps * columns.taps
         tiled(rows.count, self.schedule.rows, tile, work)
 
-    def _sweep(self, row: Expr, rows: int, first: Expr, weights: Vectors, bias: Vectors) -> None:
-        """All columns of ``rows`` output rows."""
-        window = self.window
+    def _sweep(
+        self, tile: tuple[Expr, int], channel: tuple[Expr, Expr], weights: Vectors, bias: Vectors
+    ) -> None:
+        """All columns of some output rows.
+
+        Args:
+            tile: the first row and their number.
+            channel: first channel of the block, in the input and in the output.
+            weights: of the block.
+            bias: likewise.
+        """
+        window, (row, rows), (first, output) = self.window, tile, channel
         base = row * (window.rows.stride * window.width * window.channels) + first
 
         def read(column: Expr | int) -> Vectors:
@@ -124,7 +149,7 @@ class _Loops:
                 for r in range(rows):
                     sums[r].append(self.taps.accumulate(r, columns, weights, bias))
             for r in range(rows):
-                self.epilogue.store(sums[r], row + r, start, first, self.valid)
+                self.epilogue.store(sums[r], row + r, start, output, self.valid)
 
         slide(window.columns, self.schedule.columns, read, emit)
 
@@ -155,7 +180,8 @@ def grouped_kernel(
                 y = row * config.strides[0] + i * config.dilation[0]
                 z = column * config.strides[1] + j * config.dilation[1]
                 group = tirx.floordiv(channel, per_group)
-                code = x_buf[(y * width + z) * channels + group * depth + k]
+                source = tirx.floormod(group * depth + k, channels)
+                code = x_buf[(y * width + z) * channels + source]
                 weight = w_buf[((channel * rows + i) * columns + j) * depth + k]
                 product = code.astype("int32") * weight.astype("int32")
                 T.buffer_store(acc, acc[0] + product, [0])

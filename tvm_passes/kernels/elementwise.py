@@ -1,4 +1,4 @@
-"""``add``, ``scaled_add``, ``mul`` and ``requantize``, lane by lane."""
+"""``add``, ``scaled_add``, ``mul``, ``dynamic_relu`` and ``requantize``, lane by lane."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,6 +19,7 @@ from tvm_passes.kernels.fixed_point import (
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.lanes import lane_operator
 from tvm_passes.ops.add import AddConfig, ScaledAddConfig
+from tvm_passes.ops.dynamic_relu import HALF, DynamicReluConfig
 from tvm_passes.ops.elementwise import INT32_MAX, MulConfig, RequantizeConfig
 
 
@@ -53,6 +54,20 @@ def mul(config: MulConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa
     del tables
     product = centred(values[0], config.zero_a) * centred(values[1], config.zero_b)
     acc = pre_shifted(product, config.left)
+    multiplier, shift = constant(config.multiplier, acc), constant(config.shift, acc)
+    result = requantize(acc, multiplier, shift, config.left, isa)
+    return saturate(result, config.qmin, config.qmax, config.dtype, config.zero_point)
+
+
+@lane_operator("dynamic_relu")
+def dynamic_relu(
+    config: DynamicReluConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa
+) -> Expr:
+    """The greater of x times either slope."""
+    del tables
+    x, first, second = centred(values[0], config.zero_x), *(widen(v, "int32") for v in values[1:])
+    greater = tirx.max(x * first, x * (second - constant(HALF, second)))
+    acc = pre_shifted(greater, config.left)
     multiplier, shift = constant(config.multiplier, acc), constant(config.shift, acc)
     result = requantize(acc, multiplier, shift, config.left, isa)
     return saturate(result, config.qmin, config.qmax, config.dtype, config.zero_point)

@@ -85,7 +85,7 @@ def _conv2d_access(
 
 
 def _is_depthwise(config: Conv2dConfig, specs: Sequence[TensorSpec]) -> bool:
-    return config.groups == specs[0].shape[3] == specs[1].shape[0]
+    return config.groups == specs[1].shape[0] and config.groups % specs[0].shape[3] == 0
 
 
 def _conv2d_space(

@@ -71,6 +71,8 @@ def lower_conv2d(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
     groups = int(attrs.groups)
     if rows and groups != 1:
         raise LoweringError(f"{name}: a grouped convolution with a bias per pixel")
+    if groups > 1:
+        x = _unrepeated(scope, x)
     x = _by_output(x, 1, groups, len(kernel), name)
     base, arrays = _finish(scope, product.format, x, kernel, scales, table)
     nhwc = scope.emit(relax.op.permute_dims(x.codes, [0, 2, 3, 1]))
@@ -94,6 +96,15 @@ def lower_conv2d(scope: Scope, quantize: relax.Call) -> relax.Expr | None:
         )
         result = call("conv2d", config, nhwc, *arrays)
     return relax.op.permute_dims(scope.emit(result), [0, 3, 1, 2])
+
+
+def _unrepeated(scope: Scope, x: Quantized) -> Quantized:
+    """One copy of the channels of a map that is the same map several times; ``conv2d`` repeats."""
+    producer = scope.producer(x.codes)
+    if not is_call(producer, "relax.concat") or producer.attrs.axis != 1:
+        return x
+    first, *others = producer.args[0].fields
+    return replace(x, codes=first) if all(other.same_as(first) for other in others) else x
 
 
 def _match(

@@ -9,6 +9,7 @@ from tvm_passes.ops import (  # noqa: F401
     add,
     attention,
     channels,
+    dynamic_relu,
     elementwise,
     fused,
     gemm,

@@ -6,8 +6,14 @@ In integers, for one query, all its keys n and one head::
     d[n] = x[n] - max(x)                                     int32, <= 0
     t[n] = mulhrs(saturate16(d[n] / 2^right * 2^left), m)    octaves, Q10, rounded
     e[n] = 32639 * 2^t[n]                                    ``exp2_codes``, 0 from 16 octaves on
+    e[n] = rounding_shift(e[n], r)                           only if N > 512, see below
     s    = sum(e),  a = sum(e * v[n])                        int32
     o    = requantize(a / s - zero_v)                        one division per query
+
+Of more than 512 keys the sum a could leave int32. There r is the least shift, a power of two for
+every query, that brings s below 2^23 before rounding: a row of equal weights keeps at least 2^22
+shares among its codes, a row with one peak is not shifted at all. Then s is at most 2^23 + N / 2
+and a at most 128 s, below 2^31 for 65535 keys, as is the sum of the codes before the shift.
 
 What zero_k contributes is the same for all keys of a query and cancels. The codes ``e`` that weigh
 v are the ones that are summed, so that their scale cancels too, and they split into two int8
@@ -21,7 +27,9 @@ most 9e-4, made of the two roundings of t (half of 2^-10 octaves each, 6.8e-4 to
     span * (9e-4 + 1.54e-5 * N / S),    span = max(v) - min(v),  S = sum of the weights >= 1
 
 steps of v: 1.2 for 256 keys and all 255 codes if every rounding conspires, and typically less than
-0.01 in the root mean square. Requantizing adds half a step of the output.
+0.01 in the root mean square. The shift of a long row adds half a shifted code to every weight: at
+most ``span * N / 2^23``, which is 0.4 for 12544 keys and all 255 codes if all roundings conspire.
+Requantizing adds half a step of the output.
 """
 
 from collections.abc import Sequence
@@ -37,6 +45,8 @@ from tvm_passes.numerics import (
     EXP2_CODE_BITS,
     INT_RANGE,
     FixedPoint,
+    Int64,
+    bit_length,
     exp2_codes,
     mulhi,
     mulhrs,
@@ -49,7 +59,9 @@ from tvm_passes.ops.heads import PerHead, along_heads, per_head
 
 Array = NDArray[Any]
 
-MOST_KEYS = 512  # sums of 512 codes times v fit int32: 512 * 32639 * 128 < 2^31
+SHORT_ROW = 512  # keys whose codes times v fit int32: 512 * 32639 * 128 < 2^31
+MOST_KEYS = 65535  # whose codes fit int32
+SUM_BITS = 23  # of the codes of a long row
 MOST_WIDTH = 1 << 13  # so that logits stay within 2^28, plus a bias
 GREATEST_BIAS = 1 << 29
 MOST_LEFT = 15  # saturates whatever is not 0
@@ -165,6 +177,18 @@ def distance_factor(scale: float, steps: float) -> tuple[int, int, int]:
     return right, min(left, MOST_LEFT), m
 
 
+def row_shift(total: Array) -> Int64:
+    """The shift r of rows of more than ``SHORT_ROW`` keys, from the sums of their codes."""
+    shift: Int64 = np.maximum(bit_length(total) - SUM_BITS, 0)
+    return shift
+
+
+def shortened(weights: Int64) -> Int64:
+    """Codes of a row of more than ``SHORT_ROW`` keys, shifted so that their sums fit."""
+    shift = row_shift(weights.sum(-1, keepdims=True))
+    return (weights + ((np.int64(1) << shift) >> 1)) >> shift
+
+
 def scaled_distance(distance: Array, right: PerHead, left: PerHead, m: PerHead) -> Array:
     """Distances <= 0, [B, H, M, N], in the steps that ``distance_factor`` was asked for, int16."""
     shift = along_heads(right)
@@ -206,6 +230,8 @@ def _reference(
     distance = logit_distance(config.heads, config.zero_q, q, k, bias)
     factor = config.right, config.left, config.logit_multiplier
     weights = exp2_codes(scaled_distance(distance, *factor))
+    if weights.shape[-1] > SHORT_ROW:
+        weights = shortened(weights)
     values = heads_first(v, config.heads)
     total = weights.sum(-1, keepdims=True)
     inverse = (along_heads(config.multiplier) << INVERSE_BITS) // total
@@ -215,12 +241,15 @@ def _reference(
     return tokens_first(codes)
 
 
-def infer_attention(config: Any, specs: Sequence[TensorSpec]) -> TensorSpec:
+def infer_attention(
+    config: Any, specs: Sequence[TensorSpec], most_keys: int = SHORT_ROW
+) -> TensorSpec:
     """Type of attention over q, k, v and perhaps a bias.
 
     Args:
         config: of one of the operators, with ``heads`` and ``dtype``.
         specs: q, k, v and perhaps a bias.
+        most_keys: N at most.
 
     Raises:
         LoweringError: the shapes or types do not fit, or sums may overflow.
@@ -235,7 +264,7 @@ def infer_attention(config: Any, specs: Sequence[TensorSpec]) -> TensorSpec:
         raise LoweringError(f"attention of {specs} with {heads} heads: int8 codes are needed")
     if any(len(each) != heads for each in vars(config).values() if isinstance(each, tuple)):
         raise LoweringError(f"attention of {heads} heads with scales of another number of heads")
-    if keys > MOST_KEYS or width // heads > MOST_WIDTH:
+    if keys > most_keys or width // heads > MOST_WIDTH:
         raise LoweringError(f"attention over {keys} keys of {width // heads} codes may overflow")
     logits = (batch, heads, tokens, keys)
     shape = ((1,) * 4 + bias[0].shape)[-4:] if bias else logits
@@ -244,4 +273,8 @@ def infer_attention(config: Any, specs: Sequence[TensorSpec]) -> TensorSpec:
     return TensorSpec((batch, tokens, v.shape[2]), config.dtype)
 
 
-register(Operator("attention", AttentionConfig, infer_attention, _reference))
+def _infer(config: AttentionConfig, specs: Sequence[TensorSpec]) -> TensorSpec:
+    return infer_attention(config, specs, MOST_KEYS)
+
+
+register(Operator("attention", AttentionConfig, _infer, _reference))

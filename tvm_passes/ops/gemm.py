@@ -44,7 +44,8 @@ class Conv2dConfig(LinearConfig):
     Attributes:
         strides: rows, columns.
         dilation: rows, columns.
-        groups: number of channel groups.
+        groups: number of channel groups; with more channels in all groups than the input has, these
+            repeat, so that group g reads from channel ``g * channels per group mod channels`` on.
         row_classes: per output row its border class, or empty where the bias has one row.
         column_classes: per output column its border class. The bias row of a pixel is
             ``row_class * (max(column_classes) + 1) + column_class``.
@@ -97,7 +98,9 @@ def _conv2d_reference(
                 0,
                 top : top + (height - 1) * config.strides[0] + 1 : config.strides[0],
                 left : left + (width - 1) * config.strides[1] + 1 : config.strides[1],
-            ].reshape(height, width, groups, 1, depth)
+            ]
+            taps = np.tile(taps, groups * depth // x.shape[3])
+            taps = taps.reshape(height, width, groups, 1, depth)
             kernel = w[:, i, j].reshape(groups, channels // groups, depth).swapaxes(1, 2)
             acc += exact_matmul(taps, kernel)[..., 0, :]
     total = acc.reshape(height, width, channels) + bias[bias_rows(config, height, width)]

@@ -124,6 +124,13 @@ class PointwiseConfig:
 
 
 @dataclass(frozen=True)
+class FloatDynamicReluConfig:
+    """``max(2 g x, (2 h - 1) x)`` in float; arguments x, g, h, which broadcast."""
+
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
 class NormalizeConfig:
     """Float normalization without affine over the last ``axes`` axes."""
 
@@ -202,6 +209,10 @@ def _pointwise(config: PointwiseConfig, x: Array) -> Array:
     return np.asarray(FUNCTIONS[config.function](x), np.float32)
 
 
+def _dynamic_relu(config: FloatDynamicReluConfig, x: Array, first: Array, second: Array) -> Array:
+    return np.maximum(2 * first * x, (2 * second - 1) * x).astype(config.dtype)
+
+
 def _infer(config: Any, specs: Sequence[TensorSpec]) -> TensorSpec:
     return same_as()(config, specs)
 
@@ -213,4 +224,5 @@ register(Operator("dequantize_log", DequantizeLogConfig, _infer, _dequantize_log
 register(Operator("quantize_twin", QuantizeTwinConfig, _infer, _quantize_twin))
 register(Operator("dequantize_twin", DequantizeTwinConfig, _infer, _dequantize_twin))
 register(Operator("normalize", NormalizeConfig, _infer, _normalize))
+register(Operator("float_dynamic_relu", FloatDynamicReluConfig, _infer, _dynamic_relu))
 register(Operator("pointwise", PointwiseConfig, _infer, _pointwise))

@@ -3,7 +3,9 @@
 import torch
 from torch import fx
 
-from pipeline.quant.roles import Role, resolve_roles
+from pipeline.operators import DYNAMIC_RELU
+from pipeline.quant.roles import LONGEST_ROW, Role, resolve_roles
+from tests.pipeline.quant.conftest import Builder
 
 aten = torch.ops.aten
 
@@ -146,3 +148,62 @@ def test_concatenation_and_its_inputs_are_stored(builder) -> None:
     assert [roles[p] for p in ("left", "right", "cat")] == [
         Role.CONV_OUT, Role.ACT_OUT, Role.CAT,
     ]  # fmt: skip
+
+
+def _tokens(builder, count: int = 3, width: int = 8) -> fx.Node:
+    """Normalised tokens with the constants of the norm apart, as they are read by a sum, too."""
+    z = builder.call(aten.mean.dim, builder.stem(), [2], False)
+    z = builder.call(
+        aten.slice.Tensor, builder.call(aten.permute.default, z, [0, 2, 1]), 1, 0, count
+    )
+    z = builder.call(aten.layer_norm.default, z, [width], None, None, 1e-6, path="norm")
+    z = builder.call(aten.mul.Tensor, z, builder.random_constant(1, 1, width), path="gamma")
+    return builder.call(aten.add.Tensor, z, builder.random_constant(1, 1, width), path="beta")
+
+
+def test_tokens_behind_a_norm_are_a_residual_stream(builder) -> None:
+    z = _tokens(builder)
+    y = builder.linear(z, 8, path="q")
+    gate = builder.call(aten.hardsigmoid.default, builder.linear(z, 8, path="alpha"), path="gate")
+    y = builder.call(aten.mul.Tensor, y, gate, path="gated")
+    z = builder.call(aten.add.Tensor, z, builder.linear(y, 8, path="proj"), path="sum")
+    roles = _by_path(builder.head(z))
+    expected = {
+        "norm": Role.NORMALIZED,
+        "gamma": Role.FUSED,
+        "beta": Role.RESIDUAL,
+        "alpha": Role.PREACT,
+        "gate": Role.TOKEN,
+        "gated": Role.TOKEN,
+        "proj": Role.BRANCH,
+        "sum": Role.RESIDUAL,
+    }
+    assert {path: roles[path] for path in expected} == expected
+
+
+def test_gates_of_a_dynamic_relu_have_a_role_of_their_own(builder) -> None:
+    x = builder.stem()
+    pooled = builder.call(aten.mean.dim, x, [2, 3], False)
+    gates = []
+    for name in ("first", "second"):
+        gate = builder.call(aten.hardsigmoid.default, builder.linear(pooled, 8), path=name)
+        gates.append(builder.call(aten.reshape.default, gate, [1, 8, 1, 1]))
+    x = builder.conv(x, 8, path="conv")
+    x = builder.call(DYNAMIC_RELU, x, *gates, path="act")
+    roles = _by_path(builder.head(builder.tokens(x)))
+    assert (roles["first"], roles["second"]) == (Role.GATE, Role.GATE)
+    assert (roles["conv"], roles["act"]) == (Role.PREACT, Role.ACT_OUT)
+
+
+def test_weights_of_long_rows_are_never_stored() -> None:
+    for size, role in ((32, Role.SOFTMAX), (33, Role.FUSED)):
+        assert (size * size > LONGEST_ROW) == (role is Role.FUSED)
+        builder = Builder(size)
+        x = builder.tokens(builder.stem())
+        q, k, v = (builder.linear(x, 8) for _ in range(3))
+        scores = builder.call(
+            aten.matmul.default, q, builder.call(aten.permute.default, k, [0, 2, 1])
+        )
+        weights = builder.call(aten.softmax.int, scores, -1, path="softmax")
+        roles = _by_path(builder.head(builder.call(aten.matmul.default, weights, v)))
+        assert roles["softmax"] is role

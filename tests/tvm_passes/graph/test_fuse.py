@@ -13,9 +13,11 @@ from tvm_passes.graph.fuse import fuse_epilogue
 from tvm_passes.ops.add import add_config
 from tvm_passes.ops.base import call
 from tvm_passes.ops.channels import requantize_channels_config, scale_channels_config
+from tvm_passes.ops.dynamic_relu import dynamic_relu_config
 from tvm_passes.ops.elementwise import requantize_config
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
 from tvm_passes.ops.pad import PadConfig
+from tvm_passes.ops.pwl import pwl_tables
 from tvm_passes.ops.pwl8 import pwl8_lines, pwl8_tables
 
 LINEAR = LinearConfig(0, 0, -32768, 32767, "int16")
@@ -76,6 +78,29 @@ def test_factors_of_channels_join_a_linear_layer_behind_their_activation() -> No
     names, steps, _ = fused([((3, 8), "int8")], body)
     assert names == ["fused"]
     assert steps == ["linear", "pwl8", "scale_channels", "requantize_channels"]
+
+
+def test_a_table_with_as_many_entries_as_the_output_stays_a_table() -> None:
+    silu_of_64 = pwl_tables("silu", 8 / 32767, 8.28 / 32767, 0, -32767, 32767, "int16")
+    size = silu_of_64.slope.size
+
+    def body(emit: Emit, x: relax.Var) -> relax.Expr:
+        return call("pwl", silu_of_64.config, emit(linear(x, size)), *tables)
+
+    tables = silu_of_64.slope, silu_of_64.base
+    names, steps, _ = fused([((1, 1, 8), "int8")], body)
+    assert (names, steps) == (["fused"], ["linear", "pwl"])
+
+
+def test_a_dynamic_relu_joins_with_gates_that_are_computed() -> None:
+    relu = dynamic_relu_config(0.01, 0, 0.5, 0, -128, 127, "int8", "int16")
+
+    def body(emit: Emit, x: relax.Var, first: relax.Var, second: relax.Var) -> relax.Expr:
+        return call("dynamic_relu", relu, emit(conv(x)), first, second)
+
+    gates = [((1, 1, 1, 6), "int16")] * 2
+    names, steps, _ = fused([((1, 5, 5, 4), "int8"), *gates], body)
+    assert (names, steps) == (["fused"], ["conv2d", "dynamic_relu"])
 
 
 def test_an_activation_and_a_pad_join_a_convolution() -> None:

@@ -36,6 +36,14 @@ CASES: list[tuple[tuple[int, ...], float, tuple[int, int, int], str, tuple[int, 
     ((2, 1, 3, 16, 16, 18), 3e-4, (0, 0, 0), "int8", (3, 1)),
     ((1, 1, 2, 512, 8, 3), 1e-6, (127, 127, 0), "int8", None),
     ((1, 2, 4, 13, 5, 33), 0.7, (1, 1, 1), "int8", (2, 1, 13)),
+    ((1, 2, 9, 3, 6, 6), 1e-3, (2, 0, 0), "int16", None),
+]
+
+
+LONG_ROWS = [
+    ((1, 2, 3, 601, 6, 6), 1e-5, (0, 127, 0), "int16", None),
+    ((1, 2, 4, 3136, 6, 9), 3e-6, (5, 0, 0), "int8", None),
+    ((1, 1, 3, 12544, 5, 5), 1e-4, (0, -128, 3), "int8", None),
 ]
 
 
@@ -68,7 +76,7 @@ def logit_bias(shape: tuple[int, ...]) -> NDArray[np.int32]:
 
 def calls() -> list[Call]:
     result: list[Call] = []
-    for shape, octaves, zeros, dtype, bias in CASES:
+    for shape, octaves, zeros, dtype, bias in [*CASES, *LONG_ROWS]:
         made = config(shape[1], octaves, zeros, dtype)
         extra = [] if bias is None else [logit_bias(bias)]
         for arrays in operands(shape):

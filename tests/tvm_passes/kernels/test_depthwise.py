@@ -37,6 +37,15 @@ DEPTHWISE = [
     (5, 4, 16, (1, 3), (3, 3), (1, 1), ("uint8", "int16")),
 ]
 
+# height, width, channels, outputs per channel, strides, dtypes
+REPEATED = [
+    (5, 6, 3, 2, (1, 1), ("int8", "int8")),
+    (9, 9, 12, 6, (2, 2), ("int8", "int16")),
+    (6, 7, 40, 4, (1, 1), ("int8", "int8")),
+    (7, 5, 17, 3, (2, 2), ("int16", "int8")),
+    (6, 6, 24, 3, (1, 1), ("uint8", "int8")),
+]
+
 # height, width, channels, filters, groups, taps, strides, dilation, dtypes
 GROUPED = [
     (1, 1, 6, 3, 3, (1, 1), (1, 1), (1, 1), ("int8", "int8")),
@@ -55,6 +64,21 @@ def depthwise() -> list[Call]:
             partial(Conv2dConfig, strides=strides, dilation=dilation, groups=channels),
             (1, height, width, channels),
             (channels, *taps, 1),
+            dtypes,
+        )
+    ]
+
+
+def repeated() -> list[Call]:
+    """Several outputs per channel, of fewer and of more channels than a register has."""
+    return [
+        call
+        for height, width, channels, factor, strides, dtypes in REPEATED
+        for call in product_calls(
+            "conv2d",
+            partial(Conv2dConfig, strides=strides, dilation=(1, 1), groups=factor * channels),
+            (1, height, width, channels),
+            (factor * channels, 3, 3, 1),
             dtypes,
         )
     ]
@@ -148,7 +172,7 @@ def test_packed_weights_of_a_tile_serve_a_lower_one(stride: int) -> None:
 
 
 @pytest.mark.parametrize("isa", EVERY_ISA)
-@pytest.mark.parametrize("calls", [depthwise, grouped], ids=lambda calls: calls.__name__)
+@pytest.mark.parametrize("calls", [depthwise, repeated, grouped], ids=lambda calls: calls.__name__)
 def test_convolutions_equal_their_references(calls, isa: str) -> None:
     check_all(calls(), isa)
 

@@ -89,3 +89,14 @@ def test_every_input_type_is_taken_at_its_value(dtype: str) -> None:
     x = np.array([[np.iinfo(dtype).min, np.iinfo(dtype).max]], dtype)
     w, bias = np.array([[4, 0], [0, 4]], np.int8), np.zeros((1, 2), np.int32)
     assert linear.reference(LinearConfig(*RAW), x, w, bias, quarters(2)).tolist() == x.tolist()
+
+
+def test_more_groups_than_channels_read_the_channels_again() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(-128, 128, (1, 5, 4, 6)).astype(np.int8)
+    w = rng.integers(-127, 128, (18, 3, 3, 1)).astype(np.int8)
+    bias = rng.integers(-99, 99, (1, 18)).astype(np.int32)
+    config = Conv2dConfig(*RAW, strides=(1, 1), dilation=(1, 1), groups=18)
+    got = conv2d.reference(config, x, w, bias, quarters(18))
+    repeated = conv2d.reference(config, np.tile(x, 3), w, bias, quarters(18))
+    np.testing.assert_array_equal(got, repeated)
