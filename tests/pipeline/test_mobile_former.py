@@ -38,7 +38,8 @@ def photos(count: int) -> list[Pixels]:
     for size in (3, 9, 36, SIDE):
         noise = torch.rand(count, 3, size, size, generator=random)
         total += torch.nn.functional.interpolate(noise, (SIDE, SIDE), mode="bilinear") / 4
-    return list((total.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy())
+    pixels = (total.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1)
+    return list(pixels.contiguous().numpy())
 
 
 @pytest.fixture(scope="module")
