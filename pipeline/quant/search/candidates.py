@@ -63,9 +63,10 @@ def scale_grid(values: Tensor, codes: Codes, low: float, high: float, count: int
 def scale_zero_grid(values: Tensor, codes: Codes, zero_points: int, count: int) -> Grid:
     """Scales by zero points: AdaLog (ECCV 2024), section 3.4, first step.
 
-    Widths go from the span of the middle 80 % of the values to the whole one.
+    Widths go from the span of the middle 80 % of the values to the whole one; there are at least
+    two, whatever is asked for.
     """
-    zero_points = min(zero_points, codes.steps + 1)
+    zero_points = min(zero_points, codes.steps + 1, count // 2)
     widths = count // zero_points
     quantiles = torch.quantile(_thinned(values), torch.tensor([0.1, 0.9]), dim=-1)
     inner = quantiles[1] - quantiles[0]
