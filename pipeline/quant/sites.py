@@ -155,9 +155,10 @@ class _Collector(fx.Interpreter):
         return (rows[self._pick(node, len(rows))].clone(),)
 
     def _matrices(self, node: fx.Node, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        heads, rows, depth = a.shape[-3], a.shape[-2], a.shape[-1]
-        a, b = a.reshape(-1, heads, rows, depth), b.reshape(-1, heads, *b.shape[-2:])
-        picked = self._pick(node, rows)
+        batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        heads = batch[-1] if batch else 1
+        a, b = (t.expand(*batch, -1, -1).reshape(-1, heads, *t.shape[-2:]) for t in (a, b))
+        picked = self._pick(node, a.shape[-2])
         return a[:, :, picked].clone(), b.clone()
 
     def sites(self) -> dict[str, Site]:
@@ -183,11 +184,9 @@ def conv_rows(node: fx.Node, x: Tensor) -> Tensor:
     weight = node.args[1]
     assert isinstance(weight, fx.Node)
     kernel = tuple(weight.meta["val"].shape[2:])
-    given: list[Any] = list(node.args[3:])
-    stride, padding, dilation, groups = given + [[1], [0], [1], 1][len(given) :]
+    stride, padding, dilation, groups = walk.conv_window(node)
     if set(kernel) == {1} and set(padding) == {0}:
-        step = list(stride) * (2 // len(stride))
-        columns = x[:, :, :: step[0], :: step[1]].flatten(2)
+        columns = x[:, :, :: stride[0], :: stride[1]].flatten(2)
     else:
         columns = functional.unfold(x, kernel, dilation, padding, stride)
     return columns[0].T.reshape(columns.shape[-1], groups, -1)

@@ -5,7 +5,7 @@ Views (reshape, permute, slice, ...) are transparent: they carry the number form
 
 from collections.abc import Iterator, Mapping
 from math import inf, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -136,11 +136,26 @@ def is_pointwise_conv(node: fx.Node) -> bool:
         return False
     weight = node.args[1]
     assert isinstance(weight, fx.Node)
-    # Trailing arguments with default values may be left out.
+    window = conv_window(node)
+    unit: bool = set(weight.meta["val"].shape[2:]) == {1} == set(window.stride)
+    return unit and set(window.padding) == {0} and window.groups == 1
+
+
+class ConvWindow(NamedTuple):
+    """How a convolution walks over its input; `(vertical, horizontal)`."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+def conv_window(node: fx.Node) -> ConvWindow:
+    """Settings of a convolution, those included that are left out because they are the default."""
     given: list[Any] = list(node.args[3:])
-    stride, padding, _, groups = given + [[1], [0], [1], 1][len(given) :]
-    unit: bool = set(weight.meta["val"].shape[2:]) == {1} == set(stride)
-    return unit and set(padding) == {0} and groups == 1
+    *lists, groups = given + [[1], [0], [1], 1][len(given) :]
+    stride, padding, dilation = ((one[0], one[-1]) for one in lists)
+    return ConvWindow(stride, padding, dilation, groups)
 
 
 def source(node: fx.Node) -> fx.Node:

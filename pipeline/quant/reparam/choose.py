@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from pipeline.quant import walk, weights
 from pipeline.quant.channels import Channels, channels_of
 from pipeline.quant.images import as_input
+from pipeline.quant.initial import weight_format
 from pipeline.quant.plan import Plan
 from pipeline.quant.quantizers import uniform
 from pipeline.quant.quantizers.uniform import Uniform
@@ -20,7 +21,6 @@ from pipeline.quant.search.candidates import Codes, scale_grid
 from pipeline.quant.search.engine import Pair
 from pipeline.quant.search.operands import spread as broadcast
 from pipeline.quant.sites import Site, Weighted, weighted_output
-from pipeline.quant.weights import WeightFormat
 
 _SMALLEST_RANGE = 2.0**-10
 """Least width of a channel, relative to the mean: bounds the factors."""
@@ -175,9 +175,7 @@ def _error(
         x = (site.x + offset) / at
         w = site.w * at.unsqueeze(1)
         wanted = weighted_output(x, w)
-        target = WeightFormat(
-            plan.weights[site.name], recipe.weights.symmetric, recipe.weights.per_channel
-        )
+        target = weight_format(site.name, plan, recipe)
         rows = w.flatten(0, 1)
         bounds = weights.WEIGHT_OBSERVERS["mse"].bounds(rows, target)
         restored = weights.fake(rows, *weights.parameters(*bounds, target), target).reshape(w.shape)

@@ -1,11 +1,13 @@
 """The search over all products: both sides of each in turn, by the recipe's settings."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx
 
+from pipeline.quant.initial import weight_format
 from pipeline.quant.plan import Plan
 from pipeline.quant.quantizers import Format, Quantizer
 from pipeline.quant.quantizers.uniform import Uniform
@@ -16,7 +18,6 @@ from pipeline.quant.search.objectives import OBJECTIVES, Objective, ranking
 from pipeline.quant.search.operands import Operand, Space, operand_of
 from pipeline.quant.search.settings import Search
 from pipeline.quant.sites import Paired, Site, Weighted, weighted_output
-from pipeline.quant.weights import WeightFormat
 
 _CHUNK_ELEMENTS = 1 << 20
 """Outputs that are held at a time: they stay in the cache, mostly."""
@@ -57,9 +58,9 @@ def search_products(
         importance: weight of every sampled output, by product.
         progress: called with the number of operands done and their total.
     """
-    search = _Search(plan, recipe, settings, importance)
-    choice = Choice({}, {})
     groups = list(_groups(graph, plan, sites))
+    search = _Search(plan, recipe, settings, importance, _shared(groups))
+    choice = Choice({}, {})
     for done, (keys, members) in enumerate(groups, start=1):
         if isinstance(members[0], Weighted):
             group = [m for m in members if isinstance(m, Weighted)]
@@ -92,12 +93,23 @@ def _groups(
         yield (keys, by_input[keys[0]]) if len(keys) == 1 else (keys[:2], [sites[keys[2]]])
 
 
+def _shared(groups: Sequence[tuple[tuple[str, ...], list[Site]]]) -> frozenset[str]:
+    """Tensors that several groups read, or both sides of one product."""
+    readers = Counter(key for keys, _ in groups for key in keys)
+    return frozenset(key for key, count in readers.items() if count > 1)
+
+
 class _Search:
     def __init__(
-        self, plan: Plan, recipe: Recipe, settings: Search, importance: Mapping[str, Tensor]
+        self,
+        plan: Plan,
+        recipe: Recipe,
+        settings: Search,
+        importance: Mapping[str, Tensor],
+        shared: frozenset[str],
     ) -> None:
         self.plan, self.recipe, self.settings = plan, recipe, settings
-        self.importance = importance
+        self.importance, self.shared = importance, shared
         self.objective: Objective = OBJECTIVES[settings.objective]
         self.space = Space(settings.low, settings.high, settings.count, settings.zero_points)
 
@@ -125,10 +137,7 @@ class _Search:
             choice.activations[key] = quantizer
 
     def _search_rows(self, site: Weighted, x: Tensor, choice: Choice) -> Tensor:
-        weighted = self.recipe.weights
-        target = WeightFormat(
-            self.plan.weights[site.name], weighted.symmetric, weighted.per_channel
-        )
+        target = weight_format(site.name, self.plan, self.recipe)
         importance = self.importance.get(site.name)
         if self.settings.objective == "mse" and importance is None:
             losses = weights.quadratic_losses(site, x, target)
@@ -238,7 +247,13 @@ class _Search:
     # Both
 
     def _is_searched(self, key: str) -> bool:
-        """Whether the parameters of a tensor are free and worth a search."""
+        """Whether the parameters of a tensor are free and worth a search.
+
+        What one reader likes best may be bad for another: a tensor in several groups keeps its
+        start.
+        """
+        if key in self.shared:
+            return False
         target = self.plan.format_of_key(key)
         return not (isinstance(target, Uniform) and (target.fixed or target.dtype != "int8"))
 

@@ -24,9 +24,7 @@ def quantizers(draw: st.DrawFn, signed: bool | None = None) -> TwinQuantizer:
 
 @given(quantizers(), tensors)
 @settings(deadline=None)
-def test_codes_fit_their_bits_and_values_the_fine_grid(
-    quantizer: TwinQuantizer, x: Tensor
-) -> None:
+def test_codes_fit_their_bits_and_values_the_fine_grid(quantizer: TwinQuantizer, x: Tensor) -> None:
     codes = quantizer.quantize(x)
     assert codes.dtype == torch.uint8
     assert int(codes.max()) < 2**quantizer.format.bits
