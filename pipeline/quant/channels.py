@@ -39,6 +39,12 @@ class Channels:
     count: int
     readers: tuple[Reader, ...]
 
+    @property
+    def can_shift(self) -> bool:
+        """Whether no reader pads: what padding adds is zero, and would have to be shifted too."""
+        convs = (r.product for r in self.readers if r.product.target is walk.CONV)
+        return not any(any(walk.conv_window(conv).padding) for conv in convs)
+
     def shaped(self, values: Tensor) -> Tensor:
         """`[channels]`, shaped to broadcast against the tensor."""
         shape = [1] * len(self.node.meta["val"].shape)

@@ -134,7 +134,7 @@ def choose_equalizations(
     statistics = channel_statistics(graph, images, tensors)
     found = []
     for channels in tensors:
-        shift = settings.shift and channels.node.target in walk.NORMS
+        shift = settings.shift and channels.node.target in walk.NORMS and channels.can_shift
         spread = statistics[channels.node.name].spread(settings.statistic, not shift)
         trials = [
             _equalization(channels, spread, exponent, shift) for exponent in settings.exponents

@@ -27,7 +27,7 @@ class Equalization:
     Attributes:
         tensor: name of the producer.
         factor: positive, one per channel.
-        shift: one per channel, or empty for none.
+        shift: one per channel, or empty for none; exact only where `Channels.can_shift`.
     """
 
     tensor: str
@@ -61,19 +61,32 @@ def _apply(graph: fx.GraphModule, channels: Channels, one: Equalization) -> None
     shift = torch.tensor(one.shift, dtype=torch.float64) if one.shift else None
     for reader in channels.readers:
         _scale_reader(graph, reader, factor, shift)
-    roots = [user for user in channels.node.users if _leads_to_products(user)]
+    users = list(channels.node.users)
     scaled = _call(graph, channels, channels.node, walk.MUL, 1 / factor, "factor")
     if shift is not None:
         scaled = _call(graph, channels, scaled, walk.ADD, shift / factor, "shift")
-    for user in roots:
-        user.replace_input_with(channels.node, scaled)
+    for user in users:
+        _redirect(graph.graph, user, channels.node, scaled)
 
 
-def _leads_to_products(user: fx.Node) -> bool:
-    """Whether products, and nothing else, read the tensor through this node."""
-    if user.target in walk.VIEWS:
-        return all(r.target in walk.GEMMS for r in walk.consumers(user))
-    return user.target in walk.GEMMS
+def _redirect(graph: fx.Graph, user: fx.Node, source: fx.Node, scaled: fx.Node) -> None:
+    """Let the products behind `user` read `scaled` in place of `source`.
+
+    A view that other operators read as well is split in two.
+    """
+    readers = [r.target in walk.GEMMS for r in _readers(user)]
+    if all(readers):
+        user.replace_input_with(source, scaled)
+    elif any(readers):
+        with graph.inserting_before(user):
+            view = graph.node_copy(user, lambda node: scaled if node is source else node)
+        for behind in list(user.users):
+            _redirect(graph, behind, user, view)
+
+
+def _readers(user: fx.Node) -> list[fx.Node]:
+    """Operators that read a tensor through `user`, which may be one itself."""
+    return walk.consumers(user) if user.target in walk.VIEWS else [user]
 
 
 def _scale_reader(
