@@ -145,7 +145,8 @@ class _Engine:
         }
         rounding = {n.name: self._rounding(n) for n in unit.products if n.name in self.weights}
         weights: dict[str, Tensor] = {}
-        fixed = {k: q.fake for k, q in self.activations.items() if k not in fakes}
+        # Others only pass gradients on: rounding itself has none.
+        fixed = {k: TrainableFake(q, 0.0) for k, q in self.activations.items() if k not in fakes}
         student = Student(self.graph, self.plan, {**fixed, **fakes}, weights, self.found.biases)
         run = _over_photos(student, unit)
         slow = [fake.log_scale for fake in fakes.values()]

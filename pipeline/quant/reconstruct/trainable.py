@@ -87,18 +87,18 @@ class TrainableFake(nn.Module):
     def _scale(self, x: Tensor) -> Tensor:
         if not isinstance(self.start, UniformQuantizer):
             return torch.tensor(self.start.scale)
-        shape = [1] * x.dim()
-        if self.start.is_per_tensor:
-            return torch.tensor(self.start.scale[0])
-        shape[self.start.axis] = -1
-        return torch.tensor(self.start.scale).reshape(shape)
+        return _along_axis(self.start.scale, self.start, x)
+
+    def _zero_point(self, x: Tensor) -> Tensor:
+        assert isinstance(self.start, UniformQuantizer)
+        return _along_axis(self.start.zero_point, self.start, x)
 
     def _reach(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest value that is not clipped, over the scale."""
         start = self.start
         if isinstance(start, UniformQuantizer):
-            zero = start.zero_point[0]
-            return torch.tensor(start.format.qmin - zero), torch.tensor(start.format.qmax - zero)
+            zero = self._zero_point(x)
+            return start.format.qmin - zero, start.format.qmax - zero
         if isinstance(start, LogarithmicQuantizer):
             return torch.tensor(0.0), torch.tensor(1.0)
         largest = start.format.half - 1
@@ -108,10 +108,19 @@ class TrainableFake(nn.Module):
     def _fake(self, x: Tensor, scale: Tensor) -> Tensor:
         start = self.start
         if isinstance(start, UniformQuantizer):
-            return uniform.fake(x, scale, torch.tensor(start.zero_point[0]), start.format)
+            return uniform.fake(x, scale, self._zero_point(x), start.format)
         if isinstance(start, LogarithmicQuantizer):
             return logarithmic.fake(x, scale, torch.tensor(float(start.q)), start.format)
         return twin.fake(x, scale, torch.tensor(float(start.ratio)), start.format)
+
+
+def _along_axis(values: tuple[float, ...], start: UniformQuantizer, x: Tensor) -> Tensor:
+    """Parameters of a quantizer, shaped to broadcast against a tensor."""
+    if start.is_per_tensor:
+        return torch.tensor(values[0])
+    shape = [1] * x.dim()
+    shape[start.axis] = -1
+    return torch.tensor(values).reshape(shape)
 
 
 class TrainableRounding(nn.Module):

@@ -22,7 +22,7 @@ QUANTIZERS: dict[str, Quantizer] = {
     "twin": TwinQuantizer(Twin(4, signed=False), 2.0**-6, 3),
     "signed twin": TwinQuantizer(Twin(4, signed=True), 2.0**-6, 3),
 }
-PER_CHANNEL = UniformQuantizer(int8(4), (0.1, 0.1, 0.3, 0.3), (2, 2, 2, 2), axis=2)
+PER_CHANNEL = UniformQuantizer(int8(4), (0.1, 0.1, 0.3, 0.3), (2, 2, -3, -3), axis=2)
 every_quantizer = pytest.mark.parametrize("name", QUANTIZERS)
 
 
