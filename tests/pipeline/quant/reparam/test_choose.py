@@ -11,7 +11,7 @@ from pipeline.quant import walk
 from pipeline.quant.images import as_input
 from pipeline.quant.plan import make_plan
 from pipeline.quant.recipe import Equalize, parse_recipe
-from pipeline.quant.reparam.choose import channel_ranges, choose_equalizations, equalizable
+from pipeline.quant.reparam.choose import channel_statistics, choose_equalizations, equalizable
 from pipeline.quant.reparam.equalize import Equalization, equalize
 from pipeline.quant.sites import Sampling, collect_sites
 from tests.pipeline.quant.conftest import Builder
@@ -40,15 +40,14 @@ def uneven(builder: Builder, reader: str = "linear") -> fx.GraphModule:
     return builder.head(builder.tokens(builder.conv(normed, 8, kernel=3, padding=1)))
 
 
-def ranges(graph: fx.GraphModule, node: fx.Node, axis: int, images: Any) -> tuple[Tensor, Tensor]:
-    """Extremes of the channels of one tensor by a plain loop."""
+def rows_of(graph: fx.GraphModule, node: fx.Node, axis: int, images: Any) -> Tensor:
+    """Values `[C, n]` of one tensor over all photos."""
     rows = []
     for image in images:
         interpreter = fx.Interpreter(graph, garbage_collect_values=False)
         interpreter.run(as_input(image, graph))
         rows.append(interpreter.env[node].movedim(axis, 0).flatten(1))
-    whole = torch.cat(rows, dim=1)
-    return whole.amin(1), whole.amax(1)
+    return torch.cat(rows, dim=1).double()
 
 
 def test_norms_alone_or_all_that_the_compiler_can_scale(vit) -> None:
@@ -61,26 +60,46 @@ def test_norms_alone_or_all_that_the_compiler_can_scale(vit) -> None:
     assert not found & {"matmul_default_1", "softmax_int", "image"}
 
 
-def test_ranges_are_those_of_a_plain_loop(vit, images) -> None:
+@pytest.mark.parametrize("statistic", ["range", "deviation"])
+def test_statistics_are_those_of_all_values_at_once(vit, images, statistic: str) -> None:
     plan = make_plan(vit.graph, RECIPE)
     tensors = equalizable(vit.graph, plan, Equalize(tensors="all"))
-    found = channel_ranges(vit, images[:3], tensors)
+    found = channel_statistics(vit, images[:3], tensors)
     for channels in tensors:
-        low, high = ranges(vit, channels.node, channels.axis, images[:3])
-        assert torch.equal(found[channels.node.name].low, low)
-        assert torch.equal(found[channels.node.name].high, high)
+        rows = rows_of(vit, channels.node, channels.axis, images[:3])
+        low, high = rows.amin(1), rows.amax(1)
+        own = found[channels.node.name].spread(statistic, about_zero=False)
+        zero = found[channels.node.name].spread(statistic, about_zero=True)
+        if statistic == "range":
+            torch.testing.assert_close(own.centre, (low + high) / 2)
+            torch.testing.assert_close(own.width, high - low)
+            torch.testing.assert_close(zero.width, high.clamp(min=0) - low.clamp(max=0))
+        else:
+            torch.testing.assert_close(own.centre, rows.mean(1))
+            torch.testing.assert_close(own.width, rows.std(1, correction=0))
+            torch.testing.assert_close(zero.width, rows.square().mean(1).sqrt())
 
 
-def test_full_equalization_gives_every_channel_the_same_range(builder, images) -> None:
+@pytest.mark.parametrize("statistic", ["range", "deviation"])
+def test_full_equalization_gives_every_channel_the_same_spread(
+    builder, images, statistic: str
+) -> None:
     graph = uneven(builder)
-    found = choose(graph, images)
+    found = choose(graph, images, statistic=statistic)
+    assert found
     changed = equalize(graph, found)
     for one in found:
         (factor,) = next(n for n in changed.graph.nodes if n.name == one.tensor).users
         (shifted,) = factor.users
-        low, high = ranges(changed, shifted, 2, images[:4])
-        torch.testing.assert_close(high, high.mean().expand_as(high), rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(low, low.mean().expand_as(low), rtol=1e-3, atol=1e-3)
+        rows = rows_of(changed, shifted, 2, images[:4])
+        low, high = rows.amin(1), rows.amax(1)
+        width, centre = (
+            (high - low, (low + high) / 2)
+            if statistic == "range"
+            else (rows.std(1, correction=0), rows.mean(1))
+        )
+        for value in (width, centre):
+            torch.testing.assert_close(value, value.mean().expand_as(value), rtol=1e-3, atol=1e-3)
 
 
 def test_half_way_lies_between(builder, images) -> None:
