@@ -155,7 +155,8 @@ class _Collector(fx.Interpreter):
         return (rows[self._pick(node, len(rows))].clone(),)
 
     def _matrices(self, node: fx.Node, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        shapes = a.shape[:-2], b.shape[:-2]
+        batch = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
         heads = batch[-1] if batch else 1
         a, b = (t.expand(*batch, -1, -1).reshape(-1, heads, *t.shape[-2:]) for t in (a, b))
         picked = self._pick(node, a.shape[-2])

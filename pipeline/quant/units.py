@@ -65,10 +65,10 @@ def split_units(graph: fx.Graph, width: int = 1) -> list[Unit]:
 
 def _continues(node: fx.Node) -> bool:
     """Whether the tensor is better cut behind its reader: a view or constants follow."""
-    return any(user.target in walk.VIEWS or walk_adds_constant(user) for user in node.users)
+    return any(user.target in walk.VIEWS or _adds_constant(user) for user in node.users)
 
 
-def walk_adds_constant(node: fx.Node) -> bool:
+def _adds_constant(node: fx.Node) -> bool:
     """Whether the node adds or multiplies by a constant."""
     return node.target in (walk.ADD, walk.MUL) and walk.has_constant(node)
 
