@@ -1,7 +1,7 @@
 """The search over all products: both sides of each in turn, by the recipe's settings."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -106,10 +106,10 @@ class _Search:
         recipe: Recipe,
         settings: Search,
         importance: Mapping[str, Tensor],
-        shared: frozenset[str],
+        settled: Collection[str],
     ) -> None:
         self.plan, self.recipe, self.settings = plan, recipe, settings
-        self.importance, self.shared = importance, shared
+        self.importance, self.settled = importance, settled
         self.objective: Objective = OBJECTIVES[settings.objective]
         self.space = Space(settings.low, settings.high, settings.count, settings.zero_points)
 
@@ -252,10 +252,9 @@ class _Search:
         What one reader likes best may be bad for another: a tensor in several groups keeps its
         start.
         """
-        if key in self.shared:
-            return False
         target = self.plan.format_of_key(key)
-        return not (isinstance(target, Uniform) and (target.fixed or target.dtype != "int8"))
+        is_given = isinstance(target, Uniform) and (target.fixed or target.dtype != "int8")
+        return key not in self.settled and not is_given
 
     def _search_operand(
         self, start: Quantizer, losses_of: Callable[[Format], tuple[Operand, Losses]], size: int
