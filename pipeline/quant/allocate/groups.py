@@ -87,15 +87,21 @@ def _sources(product: fx.Node, roles: RoleTable) -> Iterator[fx.Node]:
     open_nodes, seen = list(product_operands(product)), set()
     while open_nodes:
         node = open_nodes.pop()
-        if node in seen or node.op != "call_function" or node.target in _ENDS:
+        if node in seen or _ends_block(node, roles):
             continue
         seen.add(node)
         if node.target in walk.GEMMS and node.name not in roles.heads_mixers:
             yield node
-        elif not (walk.is_sum(node) if node.target is walk.ADD else False) or (
-            roles.tensors[node.name] is Role.PREACT
-        ):
+        else:
             open_nodes += node.all_input_nodes
+
+
+def _ends_block(node: fx.Node, roles: RoleTable) -> bool:
+    """Whether what was computed before a tensor belongs to other blocks."""
+    if node.op != "call_function" or node.target in _ENDS:
+        return True
+    is_sum = node.target is walk.ADD and walk.is_sum(node)
+    return is_sum and roles.tensors[node.name] is not Role.PREACT
 
 
 def _results(

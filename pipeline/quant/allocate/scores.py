@@ -75,7 +75,7 @@ class Sqnr:
 
     def harm(self, group: Group, exact: Values, outputs: Values) -> float:
         """See `Score`."""
-        (logits,) = (n for n in outputs if any(user.op == "output" for user in n.users))
+        (logits,) = (n for n in outputs if any(r.op == "output" for r in walk.consumers(n)))
         noise = (outputs[logits] - exact[logits]).square().sum()
         return float(noise / exact[logits].square().sum())
 

@@ -39,7 +39,7 @@ class Mixed(BaseModel):
     choices: Annotated[tuple[Width, ...], Field(strict=False, min_length=1)] | None = None
     score: Literal["nuclear", "sqnr"] = "sqnr"
     groups: Literal["blocks", "products"] = "blocks"
-    images: int = Field(default=8, ge=1)
+    images: int = Field(default=4, ge=1)
 
     @model_validator(mode="after")
     def _has_one_target(self) -> "Mixed":
