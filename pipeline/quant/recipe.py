@@ -166,10 +166,8 @@ class Recipe(_Section):
                 "mixed precision gives weights and activations the same bits; give both the same, "
                 "or mixed.average"
             )
-        average, widths = (
-            self.mixed.average_of(self.weights.bits),
-            self.mixed.widths(self.weights.bits),
-        )
+        average = self.mixed.average_of(self.weights.bits)
+        widths = self.mixed.widths(self.weights.bits)
         if average < mean_bits(widths[0]):
             raise ValueError(
                 f"mixed.choices has nothing below {widths[0]} bits, for an average of {average}"

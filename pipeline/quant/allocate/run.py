@@ -39,7 +39,7 @@ def allocate_bits(
         progress: see `score_groups`.
 
     Raises:
-        UserError: no choice of bits reaches the target.
+        UserError: no choice of bits reaches the size.
     """
     plan = make_plan(graph.graph, recipe)
     groups = [
@@ -49,7 +49,7 @@ def allocate_bits(
     ]
     widths = settings.widths(recipe.weights.bits)
     costs, budget = _costs(graph.graph, plan, recipe, settings, groups, widths)
-    _check_budget(costs, budget, settings)
+    _check_size(costs, budget, settings)
     few = photos[: settings.images]
     scores = score_groups(graph, recipe, groups, widths, few, SCORES[settings.score], progress)
     chosen = select(costs, scores, budget)
@@ -95,16 +95,11 @@ def _costs(
     return costs, int(settings.size_mb * MEGA * BYTE) - fixed
 
 
-def _check_budget(costs: Sequence[Sequence[int]], budget: int, settings: Mixed) -> None:
+def _check_size(costs: Sequence[Sequence[int]], budget: int, settings: Mixed) -> None:
     missing = sum(map(min, costs)) - budget
-    if missing <= 0:
-        return
-    if settings.size_mb is None:
+    if settings.size_mb is not None and missing > 0:
+        least = settings.size_mb + missing / (BYTE * MEGA)
         raise UserError(
-            f"No choice of bits averages {settings.average}; allow fewer bits in mixed.choices."
+            f"The weights take at least {least:.3f} MB, which is more than mixed.size_mb = "
+            f"{settings.size_mb}; give more, or allow fewer bits in mixed.choices."
         )
-    least = settings.size_mb + missing / (BYTE * MEGA)
-    raise UserError(
-        f"The weights take at least {least:.3f} MB, which is more than mixed.size_mb = "
-        f"{settings.size_mb}; give more, or allow fewer bits in mixed.choices."
-    )
