@@ -19,8 +19,7 @@ class Group:
 
     Attributes:
         products: in the order of the graph.
-        results: those by which the group is judged: attention logits, or else the products whose
-            results no other product of the group reads.
+        results: those whose results no other product of the group reads.
     """
 
     products: tuple[fx.Node, ...]
@@ -59,10 +58,7 @@ def find_groups(
                 kind == "blocks" and _is_inside(product, source, roles)
             ):
                 joined.join(product, source)
-    return [
-        Group(tuple(members), tuple(_results(members, sources, roles)))
-        for members in joined.parts()
-    ]
+    return [Group(tuple(members), tuple(_results(members, sources))) for members in joined.parts()]
 
 
 def _is_inside(product: fx.Node, source: fx.Node, roles: RoleTable) -> bool:
@@ -104,16 +100,9 @@ def _ends_block(node: fx.Node, roles: RoleTable) -> bool:
     return is_sum and roles.tensors[node.name] is not Role.PREACT
 
 
-def _results(
-    members: list[fx.Node], sources: dict[fx.Node, set[fx.Node]], roles: RoleTable
-) -> list[fx.Node]:
-    logits = [m for m in members if m.target is walk.MATMUL and _is_logits(m, roles)]
+def _results(members: list[fx.Node], sources: dict[fx.Node, set[fx.Node]]) -> list[fx.Node]:
     inner = set().union(*(sources[member] for member in members))
-    return logits or [member for member in members if member not in inner] or members[-1:]
-
-
-def _is_logits(matmul: fx.Node, roles: RoleTable) -> bool:
-    return roles.tensors[matmul.name] in (Role.FUSED, Role.LOGITS)
+    return [member for member in members if member not in inner]
 
 
 class _Partition:

@@ -10,11 +10,12 @@ from pipeline.errors import UserError
 from pipeline.quant import walk
 from pipeline.quant.allocate.costs import averaged_bits, stored_bits, weight_count
 from pipeline.quant.allocate.groups import Group, find_groups
-from pipeline.quant.allocate.scores import SCORES, score_groups
+from pipeline.quant.allocate.scores import SCORES, Score, score_groups
 from pipeline.quant.allocate.select import select
 from pipeline.quant.allocate.settings import Mixed
 from pipeline.quant.plan import Plan, make_plan
 from pipeline.quant.recipe import Recipe
+from pipeline.quant.roles import RoleTable
 
 BYTE, MEGA = 8, 10**6
 
@@ -28,8 +29,8 @@ def allocate_bits(
 ) -> dict[str, int]:
     """Bits of the operands of products, as `make_plan` takes them.
 
-    Products whose bits the recipe gives, stem and head mostly, keep them and do not count in an
-    average.
+    Stem and head keep the bits of the recipe, and do not count in an average, where it names them
+    or where the score cannot judge them.
 
     Args:
         graph: canonical graph.
@@ -41,17 +42,18 @@ def allocate_bits(
     Raises:
         UserError: no choice of bits reaches the size.
     """
-    plan = make_plan(graph.graph, recipe)
+    plan, score = make_plan(graph.graph, recipe), SCORES[settings.score]
+    fixed = _fixed(plan.roles, recipe, score)
     groups = [
         group
         for group in find_groups(graph.graph, plan.roles, settings.groups)
-        if not any(_is_fixed(product, plan, recipe) for product in group.products)
+        if fixed.isdisjoint(product.name for product in group.products)
     ]
     widths = settings.widths(recipe.weights.bits)
     costs, budget = _costs(graph.graph, plan, recipe, settings, groups, widths)
     _check_size(costs, budget, settings)
     few = photos[: settings.images]
-    scores = score_groups(graph, recipe, groups, widths, few, SCORES[settings.score], progress)
+    scores = score_groups(graph, recipe, groups, widths, few, score, progress)
     chosen = select(costs, scores, budget)
     assert chosen is not None
     return {
@@ -61,12 +63,14 @@ def allocate_bits(
     }
 
 
-def _is_fixed(product: fx.Node, plan: Plan, recipe: Recipe) -> bool:
-    roles, weights = plan.roles, recipe.weights
-    return (product.name in roles.stem and weights.stem_bits is not None) or (
-        product.name in roles.head
-        and (weights.head_bits is not None or recipe.activations.head_bits is not None)
-    )
+def _fixed(roles: RoleTable, recipe: Recipe, score: Score) -> frozenset[str]:
+    """Products that keep the bits of the recipe."""
+    if not score.judges_ends:
+        return roles.stem | roles.head
+    weights, activations = recipe.weights, recipe.activations
+    stem = roles.stem if weights.stem_bits is not None else frozenset()
+    named = weights.head_bits is not None or activations.head_bits is not None
+    return stem | (roles.head if named else frozenset())
 
 
 def _costs(

@@ -6,7 +6,7 @@ score is a class here and a line in `SCORES`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -27,7 +27,13 @@ Photos = Sequence[np.ndarray[Any, Any]]
 
 
 class Score(Protocol):
-    """Judges what a group does to one photo."""
+    """Judges what a group does to one photo.
+
+    Attributes:
+        judges_ends: whether scores of stem and head compare with those of blocks.
+    """
+
+    judges_ends: ClassVar[bool]
 
     def span(self, group: Group, nodes: Sequence[fx.Node]) -> int:
         """Number of operators of the graph up to the last one that matters."""
@@ -49,8 +55,12 @@ class Nuclear:
     """Nuclear norm of a group's results times their squared error.
 
     The nuclear norm stands for how much of a result matters: maps of low rank are less sensitive.
-    Source: Liu et al. (NeurIPS 2021), section 3.3.
+    Results of blocks are all added to the same stream, so that their errors compare; those of stem
+    and head do not. Source: Liu et al. (NeurIPS 2021), section 3.3, but attention is judged by its
+    output like an MLP, not by its logits, whose scores are a thousand times as large.
     """
+
+    judges_ends: ClassVar[bool] = False
 
     def span(self, group: Group, nodes: Sequence[fx.Node]) -> int:
         """See `Score`."""
@@ -68,6 +78,8 @@ class Nuclear:
 @dataclass(frozen=True)
 class Sqnr:
     """Power of the noise in the logits relative to theirs, that is 10^(-SQNR / 10)."""
+
+    judges_ends: ClassVar[bool] = True
 
     def span(self, group: Group, nodes: Sequence[fx.Node]) -> int:
         """See `Score`."""

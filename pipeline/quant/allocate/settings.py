@@ -26,7 +26,8 @@ class Mixed(BaseModel):
         choices: bits that a group may have; when absent those up to 2 away from the average, 16 in
             place of more than 8, and for a size all.
         score: how harm is estimated, by the nuclear norm of a group's outputs times their squared
-            error (`nuclear`), or by the noise in the logits (`sqnr`).
+            error (`nuclear`; stem and head keep the bits of the recipe), or by the noise in the
+            logits (`sqnr`).
         groups: attention and MLP blocks as a whole (`blocks`), or single products as far as the
             tensors that they read allow (`products`).
         images: photos that scores are estimated on.
