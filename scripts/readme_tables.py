@@ -59,7 +59,8 @@ def recipes() -> str:
         rows.append(
             [
                 f"`{name}`",
-                f"W{recipe.weights.bits}A{recipe.activations.bits}",
+                f"W{recipe.weights.bits}A{recipe.activations.bits}"
+                + (" on average" if recipe.mixed else ""),
                 str(recipe.residual_bits),
                 str(recipe.preact_bits),
                 recipe.softmax.format,

@@ -17,6 +17,9 @@ OUTPUT = Uniform("int32", -(2**31) + 1, 2**31 - 1, symmetric=True)
 
 ATTENTION_OPERANDS = frozenset({Role.Q, Role.K, Role.V, Role.OPERAND})
 
+_LARGEST_SUM = 2**30
+"""Bound of sums of products with 8-bit weights: half of an accumulator, the rest is for biases."""
+
 
 def int8(bits: int, symmetric: bool = False) -> Uniform:
     """Signed codes of up to 8 bits.
@@ -27,22 +30,45 @@ def int8(bits: int, symmetric: bool = False) -> Uniform:
     return Uniform("int8", 1 - half if symmetric else -half, half - 1, symmetric)
 
 
-def operand(role: Role, recipe: Recipe, bits: int) -> Uniform:
+def int16(depth: int) -> Uniform:
+    """Symmetric codes of 16 bits for products with 8-bit weights.
+
+    Long sums get fewer codes, so that no accumulator can overflow: 2^14.4 at a depth of 768.
+
+    Args:
+        depth: products that are added up.
+    """
+    top = min(2**15 - 1, _LARGEST_SUM // (127 * depth))
+    return Uniform("int16", -top, top, symmetric=True)
+
+
+def operand(role: Role, recipe: Recipe, bits: int, depth: int = 1) -> Uniform:
     """The uniform format of `bits` bits in which a product reads a tensor of this role.
 
-    Operands of attention are symmetric where a zero point would cost a correction: at 8 bits.
+    Operands of attention have 8 bits at most, and are symmetric where a zero point would cost a
+    correction: at 8 bits.
+
+    Args:
+        role: of the tensor.
+        recipe: formats.
+        bits: 2 to 8, or 16.
+        depth: products that are added up; matters at 16 bits.
     """
-    of_attention = role in ATTENTION_OPERANDS and bits == 8
-    return int8(bits, recipe.activations.symmetric or of_attention)
+    of_attention = role in ATTENTION_OPERANDS
+    if bits > 8 and not of_attention:
+        return int16(depth)
+    bits = min(bits, 8)
+    return int8(bits, recipe.activations.symmetric or (of_attention and bits == 8))
 
 
-def format_of(role: Role, recipe: Recipe, bits: int) -> Format | None:
+def format_of(role: Role, recipe: Recipe, bits: int, depth: int = 1) -> Format | None:
     """The format of a role's tensors under a recipe; None for tensors that are never stored.
 
     Args:
         role: of the tensor.
         recipe: formats and bits.
         bits: of the tensors whose width the recipe's activations define.
+        depth: of the deepest product that reads the tensor; matters at 16 bits.
     """
     fixed: dict[Role, Format | None] = {
         Role.FUSED: None,
@@ -61,10 +87,10 @@ def format_of(role: Role, recipe: Recipe, bits: int) -> Format | None:
     if role in fixed:
         return fixed[role]
     if role is Role.SOFTMAX:
-        return _softmax(recipe, bits)
-    if role is Role.POST_GELU:
+        return _softmax(recipe, min(bits, 8))
+    if role is Role.POST_GELU and bits <= 8:
         return _post_gelu(recipe, bits)
-    return operand(role, recipe, bits)
+    return operand(role, recipe, bits, depth)
 
 
 def _8_or_16(bits: int) -> Uniform:

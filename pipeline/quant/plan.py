@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from types import MappingProxyType
 
 from torch import fx
@@ -16,7 +17,11 @@ from pipeline.quant.recipe import Recipe
 from pipeline.quant.roles import Role, RoleTable, resolve_roles
 
 Bits = Mapping[str, int]
-"""Product -> bits of its operands, where they are not those of the recipe."""
+"""Product -> bits of its operands, where they are not those of the recipe: 2 to 8, or 16.
+
+At 16 bits the weights, and the operands of a product of two computed tensors, keep 8. Products that
+read the same tensor have the same bits.
+"""
 
 NO_BITS: Bits = MappingProxyType({})
 
@@ -93,7 +98,7 @@ def make_plan(graph: fx.Graph, recipe: Recipe, bits: Bits = NO_BITS) -> Plan:
     heads: dict[str, Heads] = {}
     for name, role in roles.tensors.items():
         width = _stored_bits(nodes[name], roles, recipe, bits)
-        if (chosen := format_of(role, recipe, width)) is not None:
+        if (chosen := format_of(role, recipe, width, _deepest(nodes[name]))) is not None:
             formats[name] = chosen
         if recipe.activations.per_head and role in (Role.Q, Role.K, Role.V):
             if (found := heads_of(nodes[name])) is not None:
@@ -111,12 +116,13 @@ def make_plan(graph: fx.Graph, recipe: Recipe, bits: Bits = NO_BITS) -> Plan:
             if producer.target is walk.SOFTMAX and is_matmul:
                 continue
             stored = formats.get(producer.name)
-            if isinstance(stored, Uniform) and stored.dtype != "uint8" and stored.bits > width:
-                role = Role.OPERAND if is_matmul else Role.GEMM_IN
+            if not isinstance(stored, Uniform) or stored.dtype == "uint8":
+                continue
+            role = Role.OPERAND if is_matmul else Role.GEMM_IN
+            target = operand(role, recipe, width, _deepest(producer))
+            if stored.qmax > target.qmax:
                 key = gemm_input_key(producer.name, is_matmul)
-                copies[node.name, index] = GemmInput(
-                    producer.name, key, operand(role, recipe, width)
-                )
+                copies[node.name, index] = GemmInput(producer.name, key, target)
     preacts = (n for n in graph.nodes if roles.tensors.get(n.name) is Role.PREACT)
     return Plan(
         roles,
@@ -135,7 +141,7 @@ def make_plan(graph: fx.Graph, recipe: Recipe, bits: Bits = NO_BITS) -> Plan:
 def _product_bits(product: fx.Node, roles: RoleTable, recipe: Recipe, bits: Bits) -> int:
     """Bits of what a product reads."""
     if product.name in bits:
-        return bits[product.name]
+        return min(bits[product.name], 8) if product.target is walk.MATMUL else bits[product.name]
     if product.name in roles.head and recipe.activations.head_bits is not None:
         return recipe.activations.head_bits
     return recipe.activations.bits
@@ -161,6 +167,19 @@ def _stored_bits(node: fx.Node, roles: RoleTable, recipe: Recipe, bits: Bits) ->
         for reader in walk.consumers(node)
     ]
     return max(wanted, default=8)
+
+
+def _depth(product: fx.Node) -> int:
+    """Products that a convolution or linear adds up for every output."""
+    weight = product.args[1]
+    assert isinstance(weight, fx.Node)
+    return prod(weight.meta["val"].shape[1:])
+
+
+def _deepest(node: fx.Node) -> int:
+    """Depth of the deepest product with constant weights that reads a tensor."""
+    readers = (reader for reader in walk.consumers(node) if reader.target in walk.WEIGHTED)
+    return max(map(_depth, readers), default=1)
 
 
 def _flat_beyond(preact: fx.Node) -> tuple[float, float]:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from torch import fx
 
+from pipeline.quant.allocate.run import allocate_bits
 from pipeline.quant.bias_correction import corrected_biases
 from pipeline.quant.calibrate import Progress, calibrate
 from pipeline.quant.fingerprint import fingerprint
 from pipeline.quant.initial import initial_weights
 from pipeline.quant.insert import quantize_graph
-from pipeline.quant.plan import make_plan
+from pipeline.quant.plan import NO_BITS, make_plan
 from pipeline.quant.quantization import Quantization
 from pipeline.quant.quantizers import Quantizer
 from pipeline.quant.recipe import Recipe
@@ -88,13 +89,16 @@ def find_quantization(
             choose_equalizations(graph, plan, recipe, recipe.equalize, photos, sites)
         )
         graph = equalize(graph, equalizations)
-    plan = make_plan(graph.graph, recipe)
+    bits = NO_BITS
+    if recipe.mixed is not None:
+        bits = allocate_bits(graph, recipe, recipe.mixed, photos)
+    plan = make_plan(graph.graph, recipe, bits)
     calibration = calibrate(graph, photos, recipe, plan, progress)
     activations: dict[str, Quantizer] = dict(calibration.tensors)
     if not _needs_sites(recipe):
         weights = initial_weights(graph, plan, recipe, activations)
         return graph, Quantization(
-            activations, weights, equalizations=equalizations, images=calibration.images
+            activations, weights, {}, bits, equalizations, calibration.images
         )
     sites = _sites(graph, photos, recipe)
     rows: Mapping[str, Pair] = {}
@@ -109,7 +113,7 @@ def find_quantization(
     if recipe.bias_correction:
         biases = corrected_biases(graph, plan, activations, weights, sites)
     return graph, Quantization(
-        activations, weights, biases, equalizations=equalizations, images=calibration.images
+        activations, weights, biases, bits, equalizations, calibration.images
     )
 
 

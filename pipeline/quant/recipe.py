@@ -9,9 +9,10 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import UserError
+from pipeline.quant.allocate.settings import Mixed, mean_bits
 from pipeline.quant.reconstruct.settings import Reconstruct
 from pipeline.quant.roles import Role
 from pipeline.quant.search.settings import Search
@@ -134,6 +135,7 @@ class Recipe(_Section):
         below_8_bits: sections that take the place of these where products read fewer than 8 bits.
         bias_correction: biases make up for the mean error of their products.
         search: how parameters of products are searched; observers alone decide when absent.
+        mixed: products get bits of their own; all have those of the recipe when absent.
     """
 
     name: str
@@ -153,6 +155,24 @@ class Recipe(_Section):
     bias_correction: bool = False
     below_8_bits: dict[str, Any] = {}
     reconstruct: Reconstruct | None = None
+    mixed: Mixed | None = None
+
+    @model_validator(mode="after")
+    def _can_be_mixed(self) -> "Recipe":
+        if self.mixed is None or self.mixed.size_mb is not None:
+            return self
+        if self.mixed.average is None and self.weights.bits != self.activations.bits:
+            raise ValueError(
+                "mixed precision gives weights and activations the same bits; give both the same, "
+                "or mixed.average"
+            )
+        average = self.mixed.average_of(self.weights.bits)
+        widths = self.mixed.widths(self.weights.bits)
+        if average < mean_bits(widths[0]):
+            raise ValueError(
+                f"mixed.choices has nothing below {widths[0]} bits, for an average of {average}"
+            )
+        return self
 
 
 def recipe_names() -> list[str]:
@@ -182,6 +202,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 def at_bits(recipe: Recipe, weights: int, activations: int) -> Recipe:
     """The recipe with other bits for the operands of products; its name says so.
 
+    With mixed precision they are the average.
+
     Raises:
         UserError: a number of bits is not allowed.
     """
@@ -189,6 +211,8 @@ def at_bits(recipe: Recipe, weights: int, activations: int) -> Recipe:
     content["name"] = f"{recipe.name}:w{weights}a{activations}"
     content["weights"]["bits"] = weights
     content["activations"]["bits"] = activations
+    if content["mixed"] is not None:
+        content["mixed"] |= {"average": None, "size_mb": None}
     return parse_recipe(content, content["name"])
 
 
@@ -226,6 +250,8 @@ def parse_recipe(content: dict[str, Any], where: str) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
+        if first["type"] == "value_error":  # of values that do not go together
+            raise UserError(f"Recipe {where}: {first['ctx']['error']}.") from None
         if first["type"] == "extra_forbidden":
             raise UserError(
                 f"Recipe {where} has an unknown key '{key}'; {_allowed_keys(first['loc'])}"

@@ -7,6 +7,7 @@ from typing import Any
 from torch import fx
 
 from pipeline.quant import walk
+from pipeline.quant.plan import NO_BITS, Bits
 from pipeline.quant.quantizers.uniform import Uniform
 
 
@@ -15,9 +16,10 @@ class RoleFormat:
     """One line of the summary.
 
     Attributes:
-        role: role of the tensors, `weight` for weights.
-        format: such as "int8", "int16", "int8, 4 bits", "adalog, 8 bits".
-        tensors: how many tensors have this role and format.
+        role: role of the tensors, `weight` for weights, `product` for products with bits of their
+            own.
+        format: such as "int8", "int16", "int8, 4 bits", "adalog, 8 bits"; "4 bits" for products.
+        tensors: how many tensors, or products, have this role and format.
     """
 
     role: str
@@ -25,9 +27,14 @@ class RoleFormat:
     tensors: int
 
 
-def summarize(graph: fx.GraphModule) -> list[RoleFormat]:
-    """Formats by role of a QDQ graph, sorted by role."""
-    counts: Counter[tuple[str, str]] = Counter()
+def summarize(graph: fx.GraphModule, bits: Bits = NO_BITS) -> list[RoleFormat]:
+    """Formats by role of a QDQ graph, sorted by role.
+
+    Args:
+        graph: QDQ graph.
+        bits: of products, where they differ from the recipe's.
+    """
+    counts = Counter(("product", f"{width} bits") for width in bits.values())
     for node in graph.graph.nodes:
         if "role" in node.meta:
             counts[node.meta["role"], node.meta["format"]] += 1

@@ -43,7 +43,7 @@ def quantize_stage(
         )
         (folder / SECONDS).write_text(json.dumps(time.monotonic() - start))
         save_quantized(quantized, folder)
-        formats = [asdict(line) for line in summarize(quantized.graph)]
+        formats = [asdict(line) for line in summarize(quantized.graph, quantized.quantization.bits)]
         (folder / FORMATS).write_text(json.dumps(formats, indent=1) + "\n", encoding="utf-8")
 
     return workspace.stage(
