@@ -46,6 +46,7 @@ class Weighted:
         y: outputs `[S, G, O]` in float, without bias.
         moments: mean of `x^T x` over all positions, not only the sampled ones, `[G, K, K]`.
         images: number of photos.
+        positions: which rows of every photo's output were sampled, `[images, rows]`.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Weighted:
     y: Tensor
     moments: Tensor
     images: int
+    positions: Tensor
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,15 @@ class Paired:
         a: `[I, H, M, K]`.
         b: `[I, H, K, N]`.
         y: `[I, H, M, N]` in float.
+        positions: which rows of every photo's output were sampled, `[photos, M]`. A photo has
+            several matrices, one after the other, where the graph cuts it into pieces.
     """
 
     name: str
     a: Tensor
     b: Tensor
     y: Tensor
+    positions: Tensor
 
 
 Site = Weighted | Paired
@@ -121,7 +126,8 @@ class _Collector(fx.Interpreter):
         self.sampling = sampling
         self.photo = 0
         self.kept: dict[fx.Node, list[tuple[Tensor, ...]]] = {}
-        self.positions: dict[fx.Node, torch.Generator] = {}
+        self.generators: dict[fx.Node, torch.Generator] = {}
+        self.positions: dict[fx.Node, list[Tensor]] = {}
         self.moments: dict[fx.Node, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -137,15 +143,17 @@ class _Collector(fx.Interpreter):
         return value
 
     def _generator(self, node: fx.Node) -> torch.Generator:
-        if node not in self.positions:
-            seed = self.sampling.seed * 1_000_003 + len(self.positions)
-            self.positions[node] = torch.Generator().manual_seed(seed)
-        return self.positions[node]
+        if node not in self.generators:
+            seed = self.sampling.seed * 1_000_003 + len(self.generators)
+            self.generators[node] = torch.Generator().manual_seed(seed)
+        return self.generators[node]
 
     def _pick(self, node: fx.Node, count: int) -> Tensor:
         """Indices of sampled positions among `count`."""
         order = torch.randperm(count, generator=self._generator(node))
-        return order[: self.sampling.rows].sort().values
+        picked = order[: self.sampling.rows].sort().values
+        self.positions.setdefault(node, []).append(picked)
+        return picked
 
     def _rows(self, node: fx.Node, x: Tensor) -> tuple[Tensor, ...]:
         rows = x.reshape(-1, 1, x.shape[-1]) if node.target is walk.LINEAR else conv_rows(node, x)
@@ -167,17 +175,38 @@ class _Collector(fx.Interpreter):
         found: dict[str, Site] = {}
         for node, kept in self.kept.items():
             parts = [torch.cat(part) for part in zip(*kept, strict=True)]
+            positions = torch.stack(self.positions[node])
             if node.target is walk.MATMUL:
                 a, b = parts
-                found[node.name] = Paired(node.name, a, b, a @ b)
+                found[node.name] = Paired(node.name, a, b, a @ b, positions)
                 continue
             (x,) = parts
             weight, _ = weight_and_bias(self.graph_module, node)
             w = weight.reshape(x.shape[1], -1, x.shape[2])
             moments = self.moments[node] / self.photo
             y = weighted_output(x, w)
-            found[node.name] = Weighted(node.name, x, w, y, moments, self.photo)
+            found[node.name] = Weighted(node.name, x, w, y, moments, self.photo, positions)
         return found
+
+
+def sampled_outputs(node: fx.Node, site: Site, photo: int, value: Tensor) -> Tensor:
+    """The part of a tensor like a product's output that belongs to the samples of one photo.
+
+    Args:
+        node: the product.
+        site: its samples.
+        photo: index of the photo.
+        value: shaped like the product's output in the graph.
+
+    Returns:
+        `[rows, G, O]`, or `[I, H, rows, N]`: the photo's share of the site's `y`.
+    """
+    picked = site.positions[photo]
+    if isinstance(site, Paired):
+        return value.reshape(-1, *value.shape[-3:])[:, :, picked]
+    groups = site.w.shape[0]
+    rows = value if node.target is walk.LINEAR else value.flatten(2).movedim(1, 2)
+    return rows.reshape(-1, groups, rows.shape[-1] // groups)[picked]
 
 
 def conv_rows(node: fx.Node, x: Tensor) -> Tensor:

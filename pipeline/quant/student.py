@@ -36,11 +36,15 @@ class Student:
         fakes: Mapping[str, Fake],
         weights: Mapping[str, Tensor],
         biases: Mapping[str, Tensor],
+        device: torch.device | None = None,
     ) -> None:
-        """Keep references; the mappings may change between runs."""
+        """Keep references; the mappings may change between runs.
+
+        The graph's own constants are read on `device`, where they are unless given.
+        """
         self.graph, self.plan = graph, plan
         self.fakes, self.weights, self.biases = fakes, weights, biases
-        self._constants = dict(graph.named_buffers())
+        self._constants = {name: t.to(device) for name, t in graph.named_buffers()}
 
     def run(
         self,

@@ -44,12 +44,7 @@ def split_units(graph: fx.Graph, width: int = 1) -> list[Unit]:
         graph: canonical graph.
         width: number of tensors that may cross a cut; 1 for networks with one stream.
     """
-    nodes = [n for n in graph.nodes if n.op in ("placeholder", "call_function")]
-    position = {node: index for index, node in enumerate(nodes)}
-    last_use = [
-        max((position.get(user, len(nodes)) for user in node.users), default=index)
-        for index, node in enumerate(nodes)
-    ]
+    nodes, position, last_use = _lives(graph)
     units: list[Unit] = []
     start = 0
     for end in range(1, len(nodes) + 1):
@@ -61,6 +56,23 @@ def split_units(graph: fx.Graph, width: int = 1) -> list[Unit]:
         units.append(_unit(piece, position, last_use, end))
         start = end
     return units
+
+
+def rest_after(graph: fx.Graph, node: fx.Node) -> Unit:
+    """All operators behind one of a graph."""
+    nodes, position, last_use = _lives(graph)
+    return _unit(nodes[position[node] + 1 :], position, last_use, len(nodes))
+
+
+def _lives(graph: fx.Graph) -> tuple[list[fx.Node], dict[fx.Node, int], list[int]]:
+    """Operators, their positions, and the position of the last reader of each."""
+    nodes = [n for n in graph.nodes if n.op in ("placeholder", "call_function")]
+    position = {node: index for index, node in enumerate(nodes)}
+    last_use = [
+        max((position.get(user, len(nodes)) for user in node.users), default=index)
+        for index, node in enumerate(nodes)
+    ]
+    return nodes, position, last_use
 
 
 def _continues(node: fx.Node) -> bool:

@@ -12,24 +12,20 @@ from torch.nn import functional
 
 from pipeline.quant import walk
 from pipeline.quant.images import as_input
+from pipeline.quant.importance.perturbation import average_perturbation_hessian
 from pipeline.quant.initial import weight_and_bias, weight_format
 from pipeline.quant.plan import Plan
 from pipeline.quant.quantization import Quantization
 from pipeline.quant.quantizers import Quantizer
 from pipeline.quant.quantizers.uniform import UniformQuantizer
 from pipeline.quant.recipe import Recipe
+from pipeline.quant.reconstruct.masks import random_mask
 from pipeline.quant.reconstruct.settings import Reconstruct
 from pipeline.quant.reconstruct.trainable import TrainableFake, TrainableRounding
-from pipeline.quant.student import Student
-from pipeline.quant.units import Unit, merge_blocks, split_units
+from pipeline.quant.stream import CPU, Values, in_chunks, over_photos
+from pipeline.quant.student import Fake, Student
+from pipeline.quant.units import Unit, merge_blocks, rest_after, split_units
 from pipeline.quant.weights import QuantizedWeight
-
-Values = dict[fx.Node, Tensor]
-"""Tensors with a leading axis of photos."""
-
-_CHUNK = 8
-"""Photos that run at a time where nothing is trained."""
-
 
 @dataclass(frozen=True)
 class UnitResult:
@@ -49,6 +45,7 @@ def reconstruct(
     remembered: Callable[[Unit], UnitResult | None] = lambda unit: None,
     remember: Callable[[Unit, UnitResult], None] = lambda unit, result: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    device: torch.device = CPU,
 ) -> Quantization:
     """Train rounding and scales of all units.
 
@@ -62,8 +59,10 @@ def reconstruct(
         remembered: the result of a unit that was trained before, if there is one.
         remember: takes the result of a unit.
         progress: called with the number of steps done and their total.
+        device: where units run; photos' tensors wait on the CPU.
     """
-    return _Engine(graph, plan, recipe, settings, found).run(photos, remembered, remember, progress)
+    engine = _Engine(graph, plan, recipe, settings, found, device)
+    return engine.run(photos, remembered, remember, progress)
 
 
 class _Engine:
@@ -74,8 +73,10 @@ class _Engine:
         recipe: Recipe,
         settings: Reconstruct,
         found: Quantization,
+        device: torch.device = CPU,
     ) -> None:
         self.graph, self.plan, self.recipe, self.settings = graph, plan, recipe, settings
+        self.device = device
         self.activations = dict(found.activations)
         self.weights = dict(found.weights)
         self.found = found
@@ -94,16 +95,17 @@ class _Engine:
         mine: Values = {image: inputs}
         total = len(self.units) * self.settings.iterations
         for index, unit in enumerate(self.units):
-            targets = _in_chunks(self._teacher(unit), wanted)
+            targets = in_chunks(self._teacher(unit), wanted, self.device)
             result = remembered(unit)
             if result is None:
                 before = index * self.settings.iterations
                 tell = partial(_advance, progress, before, total)
-                result = self._train(unit, mine, wanted, targets, tell)
+                weights = self._importance(index, targets)
+                result = self._train(unit, mine, wanted, targets, weights, tell)
                 remember(unit, result)
             self.activations |= result.activations
             self.weights |= result.weights
-            mine = _in_chunks(self._student(unit), mine)
+            mine = in_chunks(self._student(unit), mine, self.device)
             wanted = targets
             progress((index + 1) * self.settings.iterations, total)
         return Quantization(
@@ -116,18 +118,30 @@ class _Engine:
         )
 
     def _teacher(self, unit: Unit) -> Callable[[Values], Values]:
-        student = Student(self.graph, self.plan, {}, {}, {})
-        return _over_photos(student, unit)
+        return over_photos(self._runner({}, {}, {}), unit)
 
     def _student(self, unit: Unit) -> Callable[[Values], Values]:
         weights = {
-            n.name: self.weights[n.name].dequantized()
+            n.name: self.weights[n.name].dequantized().to(self.device)
             for n in unit.products
             if n.name in self.weights
         }
         fakes = {key: quantizer.fake for key, quantizer in self.activations.items()}
-        student = Student(self.graph, self.plan, fakes, weights, self.found.biases)
-        return _over_photos(student, unit)
+        return over_photos(self._runner(fakes, weights, self.found.biases), unit)
+
+    def _runner(
+        self, fakes: Mapping[str, Fake], weights: Mapping[str, Tensor], biases: Mapping[str, Tensor]
+    ) -> Student:
+        moved = {name: bias.to(self.device) for name, bias in biases.items()}
+        return Student(self.graph, self.plan, fakes, weights, moved, self.device)
+
+    def _importance(self, index: int, targets: Values) -> Values:
+        """Weights of the errors of a unit's outputs; none where logits are compared."""
+        if self.settings.importance == "none" or index + 1 == len(self.units):
+            return {}
+        rest = rest_after(self.graph.graph, self.units[index].nodes[-1])
+        some = {n: v[: self.settings.importance_images] for n, v in targets.items()}
+        return average_perturbation_hessian(self._teacher(rest), some, {}, self.device)
 
     def _train(
         self,
@@ -135,54 +149,40 @@ class _Engine:
         mine: Values,
         exact: Values,
         targets: Values,
+        importance: Values,
         progress: Callable[[int], None],
     ) -> UnitResult:
-        settings = self.settings
-        fakes = {
-            key: TrainableFake(self.activations[key], settings.drop)
-            for key in self._keys(unit)
-            if self._is_trained(self.activations[key])
-        }
+        settings, device = self.settings, self.device
+        torch.manual_seed(settings.seed)
+        fakes = self._fakes(unit)
         rounding = {n.name: self._rounding(n) for n in unit.products if n.name in self.weights}
         weights: dict[str, Tensor] = {}
-        # Others only pass gradients on: rounding itself has none.
-        fixed = {k: TrainableFake(q, 0.0) for k, q in self.activations.items() if k not in fakes}
-        student = Student(self.graph, self.plan, {**fixed, **fakes}, weights, self.found.biases)
-        run = _over_photos(student, unit)
-        slow = [fake.log_scale for fake in fakes.values()]
-        optimizers = [
-            torch.optim.Adam([r.alpha for r in rounding.values()], settings.rounding_rate)
-        ]
-        schedules = []
-        if slow and settings.scale_rate:
-            optimizers.append(torch.optim.Adam(slow, settings.scale_rate))
-            schedules.append(
-                torch.optim.lr_scheduler.CosineAnnealingLR(optimizers[1], settings.iterations)
-            )
+        run = over_photos(self._runner(fakes, weights, self.found.biases), unit)
+        optimizers, schedules = self._optimizers(fakes, rounding)
         random = torch.Generator().manual_seed(settings.seed)
-        torch.manual_seed(settings.seed)
         count = len(next(iter(mine.values())))
         source = mine if settings.inputs == "quantized" else exact
+        weigh = {node: value.to(device) for node, value in importance.items()}
         first: float | None = None
         for step in range(settings.iterations):
             picked = torch.randperm(count, generator=random)[: settings.batch]
             batch = {
                 node: _mixed(source[node][picked], exact[node][picked], settings.drop, random)
-                for node in unit.inputs
+                for node in source
             }
-            if not unit.inputs:
-                batch = {node: value[picked] for node, value in mine.items()}
             weights.update({name: r() for name, r in rounding.items()})
-            outputs = run(batch)
-            loss = sum(
-                (_loss(outputs[n], targets[n][picked], _is_logits(n)) for n in unit.outputs),
-                torch.zeros(()),
-            )
+            outputs = run({node: value.to(device) for node, value in batch.items()})
+            errors = [
+                _loss(outputs[n], targets[n][picked].to(device), _is_logits(n), weigh.get(n))
+                for n in unit.outputs
+            ]
+            loss = torch.stack(errors).sum()
             first = first or max(float(loss.detach()), 1e-30)
-            loss = 2 * loss / first + self._penalty(rounding, step)
+            loss = 2 * loss / first
+            penalty = self._penalty(rounding, step)
             for optimizer in optimizers:
                 optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
             for optimizer in optimizers:
                 optimizer.step()
             for schedule in schedules:
@@ -193,72 +193,69 @@ class _Engine:
             {name: r.quantized() for name, r in rounding.items()},
         )
 
-    def _penalty(self, rounding: Mapping[str, TrainableRounding], step: int) -> Tensor:
+    def _optimizers(
+        self, fakes: Mapping[str, TrainableFake], rounding: Mapping[str, TrainableRounding]
+    ) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
+        settings = self.settings
+        optimizers: list[torch.optim.Optimizer] = []
+        if rounding:
+            alphas = [r.alpha for r in rounding.values()]
+            optimizers.append(torch.optim.Adam(alphas, settings.rounding_rate))
+        free = [f.log_scale for f in fakes.values() if f.log_scale.requires_grad]
+        if not free or not settings.scale_rate:
+            return optimizers, []
+        scales = torch.optim.Adam(free, settings.scale_rate)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(scales, settings.iterations)
+        return [*optimizers, scales], [cosine]
+
+    def _penalty(self, rounding: Mapping[str, TrainableRounding], step: int) -> Tensor | None:
         settings = self.settings
         start = settings.warmup * settings.iterations
-        if step < start:
-            return torch.zeros(())
+        if step < start or not rounding:
+            return None
         done = (step - start) / max(settings.iterations - start, 1)
         beta = 20 + (2 - 20) * done
-        total = sum((r.penalty(beta) for r in rounding.values()), torch.zeros(()))
-        return settings.regularizer * total
+        return settings.regularizer * torch.stack([r.penalty(beta) for r in rounding.values()]).sum()
 
     def _rounding(self, product: fx.Node) -> TrainableRounding:
         weight, _ = weight_and_bias(self.graph, product)
         target = weight_format(product.name, self.plan, self.recipe)
-        return TrainableRounding(weight, self.weights[product.name], target)
+        return TrainableRounding(weight, self.weights[product.name], target).to(self.device)
 
-    def _keys(self, unit: Unit) -> list[str]:
+    def _fakes(self, unit: Unit) -> dict[str, TrainableFake]:
+        """Quantizers of the tensors of a unit; those of 16 bits have no error worth the time."""
         keys = [n.name for n in unit.nodes if n.name in self.activations]
         names = {n.name for n in unit.products}
         keys += [c.key for (product, _), c in self.plan.copies.items() if product in names]
-        return list(dict.fromkeys(keys))
-
-    @staticmethod
-    def _is_trained(quantizer: Quantizer) -> bool:
-        if isinstance(quantizer, UniformQuantizer):
-            return quantizer.format.dtype == "int8" and quantizer.format.fixed is None
-        return True
-
-
-def _over_photos(student: Student, unit: Unit) -> Callable[[Values], Values]:
-    def one(*values: Tensor) -> tuple[Tensor, ...]:
-        outputs = student.unit(unit, dict(zip(keys, values, strict=True)))
-        return tuple(outputs[node] for node in unit.outputs)
-
-    keys: list[fx.Node] = []
-    several = torch.vmap(one, randomness="different")
-
-    def run(values: Values) -> Values:
-        keys[:] = list(values)
-        return dict(zip(unit.outputs, several(*values.values()), strict=True))
-
-    return run
-
-
-def _in_chunks(run: Callable[[Values], Values], values: Values) -> Values:
-    count = len(next(iter(values.values())))
-    parts = []
-    with torch.no_grad():
-        for start in range(0, count, _CHUNK):
-            parts.append(run({n: v[start : start + _CHUNK] for n, v in values.items()}))
-    return {node: torch.cat([part[node] for part in parts]) for node in parts[0]}
+        fakes = {}
+        for key in dict.fromkeys(keys):
+            start = self.activations[key]
+            if isinstance(start, UniformQuantizer) and start.format.bits > 8:
+                continue
+            fake = TrainableFake(start, self.settings.drop, self.plan.heads.get(key))
+            if isinstance(start, UniformQuantizer) and start.format.fixed is not None:
+                fake.requires_grad_(False)
+            fakes[key] = fake.to(self.device)
+        return fakes
 
 
 def _mixed(quantized: Tensor, exact: Tensor, drop: float, random: torch.Generator) -> Tensor:
     """Every element from either, the exact one with probability `drop`."""
     if drop == 0 or quantized is exact:
         return quantized
-    return torch.where(torch.rand(quantized.shape, generator=random) < drop, exact, quantized)
+    return torch.lerp(quantized, exact, random_mask(quantized, drop, random))
 
 
-def _loss(outputs: Tensor, wanted: Tensor, is_logits: bool) -> Tensor:
+def _loss(
+    outputs: Tensor, wanted: Tensor, is_logits: bool, importance: Tensor | None
+) -> Tensor:
     if is_logits:
         flat, target = outputs.flatten(0, -2), wanted.flatten(0, -2)
         return functional.kl_div(
             flat.log_softmax(-1), target.log_softmax(-1), reduction="batchmean", log_target=True
         )
-    return (outputs - wanted).square().mean()
+    error = (outputs - wanted).square()
+    return (error if importance is None else error * importance).mean()
 
 
 def _is_logits(node: fx.Node) -> bool:

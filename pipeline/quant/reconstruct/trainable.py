@@ -1,50 +1,20 @@
 """What is trained: scales of activations by straight-through gradients, rounding of weights."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.quant.heads import Heads
 from pipeline.quant.observers import as_float32
-from pipeline.quant.quantizers import Quantizer, logarithmic, twin, uniform
+from pipeline.quant.quantizers import Quantizer, logarithmic, twin
 from pipeline.quant.quantizers.logarithmic import LogarithmicQuantizer
-from pipeline.quant.quantizers.uniform import UniformQuantizer
+from pipeline.quant.quantizers.uniform import Uniform, UniformQuantizer
+from pipeline.quant.reconstruct.straight_through import straight_through
 from pipeline.quant.weights import QuantizedWeight, WeightFormat
 
 _STRETCH = 1.2
 _MARGIN = 0.1
-
-
-class _StraightThrough(torch.autograd.Function):
-    """`fake(x, scale)`, differentiated as if nothing but clipping happened to x.
-
-    Every family is homogeneous: what it restores is the scale times a function of x / scale. So the
-    derivative by the scale is `(restored - x) / scale` where x is in range and `restored / scale`
-    where it is clipped: LSQ (ICLR 2020), section 2.1.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, scale: Tensor, low: Tensor, high: Tensor, restored: Tensor) -> Tensor:
-        """Pass what the quantizer restored."""
-        return restored.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Keep what the derivatives need."""
-        x, scale, low, high, restored = inputs
-        inside = (x >= low * scale) & (x <= high * scale)
-        ctx.save_for_backward(inside, (restored - x * inside) / scale, scale)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x and the scale."""
-        inside, slope, scale = ctx.saved_tensors
-        (gradient,) = gradients
-        by_scale = (gradient * slope).sum_to_size(scale.shape)
-        return gradient * inside, by_scale, None, None, None
 
 
 class TrainableFake(nn.Module):
@@ -52,66 +22,85 @@ class TrainableFake(nn.Module):
 
     Attributes:
         start: the quantizer as it was found.
-        log_scale: logarithm of the factor on its scale, a scalar.
         drop: probability with which a value stays float.
+        log_scale: logarithms of the factors on its scale, one, or one per head.
     """
 
-    def __init__(self, start: Quantizer, drop: float) -> None:
-        """Begin with a quantizer's own scale."""
+    def __init__(self, start: Quantizer, drop: float, heads: Heads | None = None) -> None:
+        """Begin with a quantizer's own scale.
+
+        Args:
+            start: the quantizer.
+            drop: probability with which a value stays float.
+            heads: of its channels, where every head has a scale.
+        """
         super().__init__()
         self.start = start
         self.drop = drop
-        self.log_scale = nn.Parameter(torch.zeros(()))
+        several = isinstance(start, UniformQuantizer) and not start.is_per_tensor
+        self._head = torch.tensor(heads.head if heads is not None and several else [0])
+        self.log_scale = nn.Parameter(torch.zeros(int(self._head.max()) + 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantized and dequantized values, some left as they are."""
-        scale = self._scale(x) * torch.exp(self.log_scale)
-        low, high = self._reach(x)
-        shift = self.start.format.shift if isinstance(self.start, LogarithmicQuantizer) else 0.0
-        with torch.no_grad():
-            restored = self._fake(x, scale)
-        passed = _StraightThrough.apply(x + shift, scale, low, high, restored + shift)  # type: ignore[no-untyped-call]
-        result: Tensor = passed - shift
-        if self.drop == 0 or not self.training:
-            return result
-        return torch.where(torch.rand_like(x) < self.drop, x, result)
+        scale = self._shaped(self.start.scale, x) * torch.exp(self._shaped(self._factors(), x))
+        drop = self.drop if self.training else 0.0
+        if isinstance(self.start, LogarithmicQuantizer):
+            # What is homogeneous is the quantizer of the shifted values.
+            shift = self.start.format.shift
+            return straight_through(x + shift, scale, self._restore, drop) - shift
+        return straight_through(x, scale, self._restore, drop)
 
     def quantizer(self) -> Quantizer:
         """The quantizer with the trained scale."""
-        factor = float(torch.exp(self.log_scale.detach()))
+        factors = torch.exp(self._factors().detach()).tolist()
         if isinstance(self.start, UniformQuantizer):
-            scale = tuple(as_float32(s * factor) for s in self.start.scale)
-            return replace(self.start, scale=scale)
-        return replace(self.start, scale=as_float32(self.start.scale * factor))
+            if len(factors) == 1:
+                factors *= len(self.start.scale)
+            pairs = zip(self.start.scale, factors, strict=True)
+            return replace(self.start, scale=tuple(as_float32(s * f) for s, f in pairs))
+        return replace(self.start, scale=as_float32(self.start.scale * factors[0]))
 
-    def _scale(self, x: Tensor) -> Tensor:
-        if not isinstance(self.start, UniformQuantizer):
-            return torch.tensor(self.start.scale)
-        return _along_axis(self.start.scale, self.start, x)
+    def _factors(self) -> Tensor:
+        return self.log_scale[self._head.to(self.log_scale.device)]
 
-    def _zero_point(self, x: Tensor) -> Tensor:
+    def _shaped(self, values: float | tuple[float, ...] | Tensor, x: Tensor) -> Tensor:
+        """One value for the tensor, or one per index of the quantizer's axis."""
+        tensor = torch.as_tensor(values, device=x.device)
+        if tensor.numel() == 1:
+            return tensor.reshape(())
         assert isinstance(self.start, UniformQuantizer)
-        return _along_axis(self.start.zero_point, self.start, x)
+        shape = [1] * x.dim()
+        shape[self.start.axis] = -1
+        return tensor.reshape(shape)
 
-    def _reach(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Least and greatest value that is not clipped, over the scale."""
+    def _restore(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Restored values, and where nothing was clipped."""
         start = self.start
         if isinstance(start, UniformQuantizer):
-            zero = self._zero_point(x)
-            return start.format.qmin - zero, start.format.qmax - zero
+            if len(set(start.zero_point)) == 1:
+                return _restore_uniform(x, scale, start.zero_point[0], start.format)
+            # Photos may lie in front of the axes that the quantizer knows.
+            zero = torch.tensor(start.zero_point, device=x.device).reshape(scale.shape)
+            return _restore_uniform(x, scale, zero, start.format)
         if isinstance(start, LogarithmicQuantizer):
-            return torch.tensor(0.0), torch.tensor(1.0)
+            unshifted = replace(start.format, shift=0.0)
+            q = torch.tensor(float(start.q), device=x.device)
+            return logarithmic.fake(x, scale, q, unshifted), (x >= 0) & (x <= scale)
         largest = start.format.half - 1
         low = -largest if start.format.signed else 0
-        return torch.tensor(low), torch.tensor(largest << start.ratio)
+        ratio = torch.tensor(float(start.ratio), device=x.device)
+        inside = (x >= low * scale) & (x <= (largest << start.ratio) * scale)
+        return twin.fake(x, scale, ratio, start.format), inside
 
-    def _fake(self, x: Tensor, scale: Tensor) -> Tensor:
-        start = self.start
-        if isinstance(start, UniformQuantizer):
-            return uniform.fake(x, scale, self._zero_point(x), start.format)
-        if isinstance(start, LogarithmicQuantizer):
-            return logarithmic.fake(x, scale, torch.tensor(float(start.q)), start.format)
-        return twin.fake(x, scale, torch.tensor(float(start.ratio)), start.format)
+
+def _restore_uniform(
+    x: Tensor, scale: Tensor, zero: int | Tensor, target: Uniform
+) -> tuple[Tensor, Tensor]:
+    low, high = target.qmin - zero, target.qmax - zero
+    codes = (x / scale).add_(0.5).floor_()
+    inside = (codes >= low) & (codes <= high)
+    return codes.clamp_(low, high).mul_(scale), inside
 
 
 def _along_axis(values: tuple[float, ...], start: UniformQuantizer, x: Tensor) -> Tensor:
@@ -132,6 +121,12 @@ class TrainableRounding(nn.Module):
         alpha: logits of rounding up, shaped like the weight.
     """
 
+    scale: Tensor
+    zero_point: Tensor
+    floor: Tensor
+    low: Tensor
+    high: Tensor
+
     def __init__(self, weight: Tensor, start: QuantizedWeight, target: WeightFormat) -> None:
         """Begin with the fractional parts of `weight / scale`.
 
@@ -142,18 +137,21 @@ class TrainableRounding(nn.Module):
         """
         super().__init__()
         shape = (-1, *[1] * (weight.dim() - 1))
-        self.scale = start.scale.reshape(shape)
         assert start.zero_point is not None
-        self.zero_point = start.zero_point
         zero = start.zero_point.reshape(shape)
         low, high = target.range
-        self.low, self.high = low - zero, high - zero
-        steps = weight / self.scale
-        self.floor = torch.floor(steps)
-        fraction = (steps - self.floor).clamp(0.01, 0.99)
+        scale = start.scale.reshape(shape)
+        steps = weight / scale
+        floor = torch.floor(steps)
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero_point", start.zero_point)
+        self.register_buffer("floor", floor)
+        self.register_buffer("low", low - zero)
+        self.register_buffer("high", high - zero)
+        fraction = (steps - floor).clamp(0.01, 0.99)
         # Codes that were not rounded to the nearest keep their side.
-        ahead = (start.codes - self.floor).clamp(0, 1)
-        nearest = torch.floor(steps + 0.5) - self.floor
+        ahead = (start.codes - floor).clamp(0, 1)
+        nearest = torch.floor(steps + 0.5) - floor
         fraction = torch.where(ahead == nearest, fraction, 0.5 + 0.2 * (ahead - 0.5))
         self.alpha = nn.Parameter(torch.logit((fraction + _MARGIN) / _STRETCH))
 
@@ -174,4 +172,6 @@ class TrainableRounding(nn.Module):
         """The weight with the rounding decided."""
         up = (self.alpha.detach() >= 0).float()
         codes = torch.minimum(torch.maximum(self.floor + up, self.low), self.high)
-        return QuantizedWeight(codes.to(torch.int8), self.scale.flatten(), self.zero_point)
+        return QuantizedWeight(
+            codes.to(torch.int8).cpu(), self.scale.flatten().cpu(), self.zero_point.cpu()
+        )

@@ -1,0 +1,1 @@
+"""MLP reconstruction: GELU and SiLU become ReLU, whose outputs are easy to quantize."""
