@@ -22,6 +22,8 @@ class Quantization:
         bits: product -> bits of its operands, where they are not those of the recipe.
         equalizations: of the float graph, before anything is quantized.
         images: number of photos that were seen.
+        rectified: activations that became ReLU, before the equalizations; what products around them
+            read and add instead is in `weights` and `biases`.
     """
 
     activations: Mapping[str, Quantizer]
@@ -30,3 +32,4 @@ class Quantization:
     bits: Bits = field(default_factory=dict)
     equalizations: tuple[Equalization, ...] = ()
     images: int = 0
+    rectified: tuple[str, ...] = ()

@@ -1,29 +1,38 @@
 """A quantized model as one value, and the steps of a recipe that make it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import fx
+import torch
+from torch import Tensor, fx
 
-from pipeline.quant.allocate.run import allocate_bits
+from pipeline.progress import Reporter, Silent
+from pipeline.quant import importance, pieces
 from pipeline.quant.bias_correction import corrected_biases
 from pipeline.quant.calibrate import Progress, calibrate
 from pipeline.quant.fingerprint import fingerprint
-from pipeline.quant.initial import initial_weights
+from pipeline.quant.initial import initial_weights, weight_and_bias
 from pipeline.quant.insert import quantize_graph
-from pipeline.quant.plan import NO_BITS, make_plan
+from pipeline.quant.mlp.rewrite import find_mlps, rectify
+from pipeline.quant.mlp.train import reconstruct_mlps
+from pipeline.quant.plan import make_plan
 from pipeline.quant.quantization import Quantization
 from pipeline.quant.quantizers import Quantizer
 from pipeline.quant.recipe import Recipe
+from pipeline.quant.reconstruct.engine import reconstruct
 from pipeline.quant.reparam.choose import choose_equalizations
 from pipeline.quant.reparam.equalize import Equalization, equalize
 from pipeline.quant.rounding import round_weights
 from pipeline.quant.search.engine import Pair
 from pipeline.quant.search.run import search_products
 from pipeline.quant.sites import Sampling, Site, collect_sites
+from pipeline.quant.stream import CPU
+from pipeline.quant.units import merge_blocks, split_units
+from pipeline.quant.work import NoWork, Work, work_of
 
 Photos = Sequence[np.ndarray[Any, Any]]
 
@@ -53,34 +62,97 @@ def quantize_model(
     recipe: Recipe,
     model: Mapping[str, Any],
     progress: Progress | None = None,
+    work: Path | None = None,
+    reporter: Reporter | None = None,
+    device: torch.device = CPU,
 ) -> QuantizedModel:
     """Quantize a canonical float graph by a recipe.
 
     Args:
         graph: canonical float graph.
-        images: uint8 `[H, W, 3]` calibration photos, already resized.
+        images: uint8 `[H, W, 3]` photos, already resized: the first `recipe.calibration_images` for
+            calibration, as many as there are up to `recipe.most_images` for what is trained.
         recipe: bits and formats.
         model: what identifies the float model, as plain JSON data.
-        progress: called after every photo.
+        progress: called after every calibration photo.
+        work: folder that keeps what was trained, so that a killed run goes on where it was.
+        reporter: hears of what is trained.
+        device: where that happens.
 
     Raises:
-        UserError: see `calibrate`.
+        UserError: see `calibrate` and `reconstruct_mlps`.
     """
-    photos = list(islice(images, recipe.calibration_images))
-    prepared, found = find_quantization(graph, photos, recipe, progress)
+    photos = list(islice(images, recipe.most_images))
+    kept = work_of(work, graph, recipe, photos)
+    prepared, found = find_quantization(graph, photos, recipe, progress, kept, reporter, device)
     plan = make_plan(prepared.graph, recipe, found.bits)
     quantized = quantize_graph(prepared, plan, found)
     return QuantizedModel(quantized, recipe, found, model, fingerprint(graph))
 
 
 def find_quantization(
-    graph: fx.GraphModule, photos: Photos, recipe: Recipe, progress: Progress | None = None
+    graph: fx.GraphModule,
+    photos: Photos,
+    recipe: Recipe,
+    progress: Progress | None = None,
+    work: Work | None = None,
+    reporter: Reporter | None = None,
+    device: torch.device = CPU,
 ) -> tuple[fx.GraphModule, Quantization]:
     """The steps of a recipe in order.
 
     Returns:
         The float graph that its reparameterizations give, and the quantization of that.
     """
+    work, reporter = work or NoWork(), reporter or Silent()
+    rectified = _rectified(graph, photos, recipe, work, reporter, device)
+    if (piece := work.remembered("calibration")) is not None:
+        found = pieces.as_quantization(piece)
+        prepared = equalize(rectified, found.equalizations)
+    else:
+        first = photos[: recipe.calibration_images]
+        prepared, found = _calibrated(rectified, first, recipe, progress)
+        found = _with_trained_biases(graph, prepared, found)
+        work.remember("calibration", pieces.of_quantization(found))
+    if recipe.reconstruct is not None:
+        teacher = equalize(graph, found.equalizations)
+        found = _reconstructed(prepared, teacher, photos, recipe, found, work, reporter, device)
+    return prepared, found
+
+
+def _rectified(
+    graph: fx.GraphModule,
+    photos: Photos,
+    recipe: Recipe,
+    work: Work,
+    reporter: Reporter,
+    device: torch.device,
+) -> fx.GraphModule:
+    """The float graph, with trained ReLU MLPs if the recipe wants them."""
+    if recipe.mlp is None:
+        return graph
+    mlps = find_mlps(graph.graph)
+    total = len(mlps) * recipe.mlp.iterations
+    with reporter.step("reconstruct MLPs", total) as step:
+        results = reconstruct_mlps(
+            graph,
+            make_plan(graph.graph, recipe),
+            recipe.mlp,
+            photos,
+            lambda mlp: pieces.maybe(pieces.as_mlp, work.remembered(f"mlp-{mlp.act.name}")),
+            lambda mlp, result: work.remember(f"mlp-{mlp.act.name}", pieces.of_mlp(result)),
+            lambda done, _: step.advance(done),
+            device,
+        )
+    tensors = {m.expand.name: results[m.act.name].expand for m in mlps}
+    tensors |= {m.reduce.name: results[m.act.name].reduce for m in mlps}
+    return rectify(graph, results, tensors)
+
+
+def _calibrated(
+    graph: fx.GraphModule, photos: Photos, recipe: Recipe, progress: Progress | None
+) -> tuple[fx.GraphModule, Quantization]:
+    """Reparameterizations, and a quantization without training."""
     equalizations: tuple[Equalization, ...] = ()
     if recipe.equalize is not None:
         plan = make_plan(graph.graph, recipe)
@@ -103,8 +175,9 @@ def find_quantization(
     sites = _sites(graph, photos, recipe)
     rows: Mapping[str, Pair] = {}
     if recipe.search is not None:
+        weigh = importance.of_products(graph, plan, recipe, photos, sites)
         choice = search_products(
-            graph.graph, plan, recipe, recipe.search, sites, activations, importance={}
+            graph.graph, plan, recipe, recipe.search, sites, activations, weigh
         )
         activations |= choice.activations
         rows = choice.rows
@@ -115,6 +188,52 @@ def find_quantization(
     return graph, Quantization(
         activations, weights, biases, bits, equalizations, calibration.images
     )
+
+
+def _with_trained_biases(
+    graph: fx.GraphModule, prepared: fx.GraphModule, found: Quantization
+) -> Quantization:
+    """What rewriting the float graph again would not give: biases that were trained."""
+    before = {node.name: node.target for node in graph.graph.nodes}
+    nodes = {node.name: node for node in prepared.graph.nodes}
+    rectified = [name for name, target in before.items() if nodes[name].target != target]
+    biases: dict[str, Tensor] = {}
+    for mlp in find_mlps(graph.graph):
+        if mlp.act.name in rectified:
+            for product in (mlp.expand, mlp.reduce):
+                _, bias = weight_and_bias(prepared, nodes[product.name])
+                assert bias is not None
+                biases[product.name] = bias
+    return replace(found, biases={**biases, **found.biases}, rectified=tuple(rectified))
+
+
+def _reconstructed(
+    graph: fx.GraphModule,
+    teacher: fx.GraphModule,
+    photos: Photos,
+    recipe: Recipe,
+    found: Quantization,
+    work: Work,
+    reporter: Reporter,
+    device: torch.device,
+) -> Quantization:
+    assert recipe.reconstruct is not None
+    plan = make_plan(graph.graph, recipe, found.bits)
+    total = len(merge_blocks(split_units(graph.graph))) * recipe.reconstruct.iterations
+    with reporter.step("reconstruct units", total) as step:
+        return reconstruct(
+            graph,
+            plan,
+            recipe,
+            recipe.reconstruct,
+            photos,
+            found,
+            lambda unit: pieces.maybe(pieces.as_unit, work.remembered(f"unit-{unit.name}")),
+            lambda unit, result: work.remember(f"unit-{unit.name}", pieces.of_unit(result)),
+            lambda done, _: step.advance(done),
+            device,
+            teacher,
+        )
 
 
 def _needs_sites(recipe: Recipe) -> bool:

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import UserError
-from pipeline.quant.allocate.settings import Mixed, mean_bits
-from pipeline.quant.reconstruct.settings import Reconstruct
+from pipeline.quant.mlp.settings import PRESETS as MLP_PRESETS
+from pipeline.quant.mlp.settings import MlpReconstruct
+from pipeline.quant.reconstruct.settings import PRESETS, Reconstruct
 from pipeline.quant.roles import Role
 from pipeline.quant.search.settings import Search
 
@@ -131,6 +132,7 @@ class Recipe(_Section):
         softmax: see `Softmax`.
         post_gelu: see `PostGelu`.
         equalize: channels that are brought to comparable ranges first; none when absent.
+        mlp: how MLPs are trained to do with ReLU, before anything else; not at all when absent.
         reconstruct: how units are trained; not at all when absent.
         below_8_bits: sections that take the place of these where products read fewer than 8 bits.
         bias_correction: biases make up for the mean error of their products.
@@ -154,6 +156,7 @@ class Recipe(_Section):
     search: Search | None = None
     bias_correction: bool = False
     below_8_bits: dict[str, Any] = {}
+    mlp: MlpReconstruct | None = None
     reconstruct: Reconstruct | None = None
     mixed: Mixed | None = None
 
@@ -174,29 +177,42 @@ class Recipe(_Section):
             )
         return self
 
+    @property
+    def most_images(self) -> int:
+        """Photos that are used where there are enough: calibration alone needs all of its own."""
+        trained = [part.images for part in (self.mlp, self.reconstruct) if part is not None]
+        return max(self.calibration_images, *trained, 1)
+
 
 def recipe_names() -> list[str]:
     """Names of the bundled recipes, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-_BITS = re.compile(r"(?P<recipe>.+):w(?P<weights>\d+)a(?P<activations>\d+)", re.IGNORECASE)
+_VARIANT = re.compile(
+    r"(?P<recipe>.+?)(:w(?P<weights>\d+)a(?P<activations>\d+))?(:(?P<preset>paper|quick))?",
+    re.IGNORECASE,
+)
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """A bundled recipe by its name, or any by the path of its TOML file, at other bits on demand.
+    """A bundled recipe by its name, or any by the path of its TOML file, or a variant of it.
 
     Args:
-        name_or_path: such as `pocket`, `mine.toml` or, with bits for weights and activations,
-            `pocket:w4a4`.
+        name_or_path: such as `pocket` or `mine.toml`; with bits for weights and activations,
+            `pocket:w4a4`; with another preset for what is trained, `aphq:quick`; with both,
+            `aphq:w4a4:quick`.
 
     Raises:
         UserError: there is no such recipe, or its content is wrong.
     """
-    if (found := _BITS.fullmatch(str(name_or_path))) is None:
+    found = _VARIANT.fullmatch(str(name_or_path))
+    if found is None or not (found["weights"] or found["preset"]):
         return _load(name_or_path)
     recipe = _load(found["recipe"])
-    return at_bits(recipe, int(found["weights"]), int(found["activations"]))
+    if found["weights"]:
+        recipe = at_bits(recipe, int(found["weights"]), int(found["activations"]))
+    return with_preset(recipe, found["preset"].lower()) if found["preset"] else recipe
 
 
 def at_bits(recipe: Recipe, weights: int, activations: int) -> Recipe:
@@ -213,6 +229,28 @@ def at_bits(recipe: Recipe, weights: int, activations: int) -> Recipe:
     content["activations"]["bits"] = activations
     if content["mixed"] is not None:
         content["mixed"] |= {"average": None, "size_mb": None}
+    return parse_recipe(content, content["name"])
+
+
+def with_preset(recipe: Recipe, preset: str) -> Recipe:
+    """The recipe with a preset's budget for what is trained; its name says so.
+
+    Raises:
+        UserError: nothing is trained by this recipe.
+    """
+    content = recipe.model_dump()
+    content["name"] = f"{recipe.name}:{preset}"
+    sections = {"reconstruct": PRESETS, "mlp": MLP_PRESETS}
+    trained = {name: presets for name, presets in sections.items() if content[name] is not None}
+    if not trained:
+        raise UserError(
+            f"Recipe {recipe.name} trains nothing, so it has no preset '{preset}'; leave ':{preset}' "
+            "away or take a recipe with [reconstruct]."
+        )
+    for name, presets in trained.items():
+        budget = {"preset", *(key for values in presets.values() for key in values)}
+        kept = {key: value for key, value in content[name].items() if key not in budget}
+        content[name] = kept | {"preset": preset}
     return parse_recipe(content, content["name"])
 
 

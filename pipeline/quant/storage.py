@@ -19,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.quant import walk
 from pipeline.quant.fingerprint import fingerprint
 from pipeline.quant.insert import quantize_graph
+from pipeline.quant.mlp.rewrite import rectify
 from pipeline.quant.plan import make_plan
 from pipeline.quant.quantization import Quantization
 from pipeline.quant.quantized import QuantizedModel
@@ -47,6 +48,7 @@ def save_quantized(quantized: QuantizedModel, directory: Path) -> None:
         "recipe": quantized.recipe.model_dump(),
         "activations": {name: to_json(value) for name, value in found.activations.items()},
         "bits": dict(found.bits),
+        "rectified": list(found.rectified),
         "equalizations": [asdict(one) for one in found.equalizations],
         "images": found.images,
         "source": quantized.source,
@@ -80,7 +82,7 @@ def load_quantized(directory: Path, graph: fx.GraphModule) -> QuantizedModel:
         raise UserError(f"{where} was made from another model; quantize this one again.")
     try:
         found = _quantization(description, stored, graph)
-        prepared = equalize(graph, found.equalizations)
+        prepared = equalize(rectify(graph, found.rectified), found.equalizations)
         made = quantize_graph(prepared, make_plan(prepared.graph, recipe, found.bits), found)
     except (KeyError, TypeError) as error:
         raise UserError(
@@ -113,7 +115,13 @@ def _quantization(
         for one in description["equalizations"]
     )
     return Quantization(
-        activations, weights, biases, description["bits"], equalizations, description["images"]
+        activations,
+        weights,
+        biases,
+        description["bits"],
+        equalizations,
+        description["images"],
+        tuple(description["rectified"]),
     )
 
 

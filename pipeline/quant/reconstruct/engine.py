@@ -1,7 +1,7 @@
 """The reconstruction engine: units in order, each trained to repeat what the float network does."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -46,6 +46,7 @@ def reconstruct(
     remember: Callable[[Unit, UnitResult], None] = lambda unit, result: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     device: torch.device = CPU,
+    teacher: fx.GraphModule | None = None,
 ) -> Quantization:
     """Train rounding and scales of all units.
 
@@ -60,8 +61,10 @@ def reconstruct(
         remember: takes the result of a unit.
         progress: called with the number of steps done and their total.
         device: where units run; photos' tensors wait on the CPU.
+        teacher: a graph of the same structure whose outputs are to be repeated; the same graph
+            unless given.
     """
-    engine = _Engine(graph, plan, recipe, settings, found, device)
+    engine = _Engine(graph, plan, recipe, settings, found, device, teacher or graph)
     return engine.run(photos, remembered, remember, progress)
 
 
@@ -73,10 +76,13 @@ class _Engine:
         recipe: Recipe,
         settings: Reconstruct,
         found: Quantization,
-        device: torch.device = CPU,
+        device: torch.device,
+        teacher: fx.GraphModule,
     ) -> None:
         self.graph, self.plan, self.recipe, self.settings = graph, plan, recipe, settings
         self.device = device
+        self.exact = Student(teacher, plan, {}, {}, {}, device)
+        self.twins = {node.name: node for node in teacher.graph.nodes}
         self.activations = dict(found.activations)
         self.weights = dict(found.weights)
         self.found = found
@@ -108,17 +114,22 @@ class _Engine:
             mine = in_chunks(self._student(unit), mine, self.device)
             wanted = targets
             progress((index + 1) * self.settings.iterations, total)
-        return Quantization(
-            self.activations,
-            self.weights,
-            self.found.biases,
-            self.found.bits,
-            self.found.equalizations,
-            self.found.images,
-        )
+        return replace(self.found, activations=self.activations, weights=self.weights)
 
     def _teacher(self, unit: Unit) -> Callable[[Values], Values]:
-        return over_photos(self._runner({}, {}, {}), unit)
+        """A unit of the teacher, as a function of tensors of this graph."""
+
+        def twins(nodes: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
+            return tuple(self.twins[node.name] for node in nodes)
+
+        twin = Unit(twins(unit.nodes), twins(unit.inputs), twins(unit.outputs))
+        run_twin = over_photos(self.exact, twin)
+
+        def run(values: Values) -> Values:
+            results = run_twin({self.twins[node.name]: value for node, value in values.items()})
+            return dict(zip(unit.outputs, results.values(), strict=True))
+
+        return run
 
     def _student(self, unit: Unit) -> Callable[[Values], Values]:
         weights = {
