@@ -38,9 +38,7 @@ def of_mlp(result: MlpResult) -> Piece:
 def as_mlp(piece: Piece) -> MlpResult:
     """The inverse of `of_mlp`."""
     t = piece.tensors
-    return MlpResult(
-        (t["expand_weight"], t["expand_bias"]), (t["reduce_weight"], t["reduce_bias"])
-    )
+    return MlpResult((t["expand_weight"], t["expand_bias"]), (t["reduce_weight"], t["reduce_bias"]))
 
 
 def of_quantization(found: Quantization) -> Piece:

@@ -244,8 +244,8 @@ def with_preset(recipe: Recipe, preset: str) -> Recipe:
     trained = {name: presets for name, presets in sections.items() if content[name] is not None}
     if not trained:
         raise UserError(
-            f"Recipe {recipe.name} trains nothing, so it has no preset '{preset}'; leave ':{preset}' "
-            "away or take a recipe with [reconstruct]."
+            f"Recipe {recipe.name} trains nothing, so it has no preset '{preset}'; "
+            f"leave ':{preset}' away or take a recipe with [reconstruct]."
         )
     for name, presets in trained.items():
         budget = {"preset", *(key for values in presets.values() for key in values)}

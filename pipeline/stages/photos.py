@@ -86,16 +86,30 @@ class ValidationSet:
 
 
 def draw_calibration(
-    workspace: Workspace, source: PhotoSource, count: int, seed: int, preprocessing: Preprocessing
+    workspace: Workspace,
+    source: PhotoSource,
+    count: int,
+    seed: int,
+    preprocessing: Preprocessing,
+    most: int | None = None,
 ) -> list[Photo]:
-    """Draw the photos to calibrate on.
+    """Draw the photos to calibrate on, and to train on.
+
+    Args:
+        workspace: hears of it.
+        source: of the photos.
+        count: number of photos that are needed.
+        seed: selects another draw.
+        preprocessing: the model's.
+        most: photos that are drawn where there are enough; `count` unless given.
 
     Raises:
         UserError: there are fewer than `count` usable photos.
     """
+    most = count if most is None else most
     skipped: list[Skipped] = []
     with workspace.reporter.step("read calibration photos"):
-        photos = calibration_images(source, count, seed, preprocessing, count, skipped.append)
+        photos = calibration_images(source, most, seed, preprocessing, count, skipped.append)
     workspace.reporter.note(
         f"Calibration on {len(photos)} photos of {source}, {describe_skipped(skipped)}."
     )

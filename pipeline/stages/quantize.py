@@ -15,6 +15,7 @@ from pipeline.quant.recipe import Recipe
 from pipeline.quant.storage import load_quantized, read_model_identity, save_quantized
 from pipeline.quant.summary import summarize
 from pipeline.stages.float_model import FloatModel
+from pipeline.stages.sources import code_version
 from pipeline.stages.workspace import Workspace
 
 FORMATS = "formats.json"
@@ -26,6 +27,8 @@ def quantize_stage(
 ) -> Path:
     """Folder with the quantized model, as `load_quantized` reads it, its formats by role, and the
     seconds that it took.
+
+    What a recipe trains is kept piece by piece, so that an interrupted run goes on at its piece.
 
     Raises:
         UserError: see `quantize_model`.
@@ -40,6 +43,8 @@ def quantize_stage(
             recipe,
             model.identity,
             lambda done, total: step.advance(done),
+            workspace.folder / f"work-{code_version('quantize')[:20]}",
+            workspace.reporter,
         )
         (folder / SECONDS).write_text(json.dumps(time.monotonic() - start))
         save_quantized(quantized, folder)

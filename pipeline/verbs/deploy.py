@@ -110,7 +110,12 @@ def deploy(spec: ModelSpec, options: DeployOptions, workspace: Workspace) -> Dep
         options.calibration,
     )
     drawn = draw_calibration(
-        workspace, options.calibration, recipe.calibration_images, options.seed, settings
+        workspace,
+        options.calibration,
+        recipe.calibration_images,
+        options.seed,
+        settings,
+        recipe.most_images,
     )
 
     quantized = quantize_stage(workspace, model, recipe, drawn)

@@ -64,7 +64,9 @@ def quantize(
         if validation
         else None
     )
-    drawn = draw_calibration(workspace, calibration, recipe.calibration_images, seed, settings)
+    drawn = draw_calibration(
+        workspace, calibration, recipe.calibration_images, seed, settings, recipe.most_images
+    )
     result = quantize_stage(workspace, model, recipe, drawn)
     found = None
     if photos is not None:

@@ -116,9 +116,7 @@ def _squared_gradients(
 
         image = as_input(photo, student.graph).requires_grad_()
         logits = student.run(nodes, {nodes[0]: image}, keep)[last]
-        wanted = [
-            n for n in outputs if n.name in sites and index < len(sites[n.name].positions)
-        ]
+        wanted = [n for n in outputs if n.name in sites and index < len(sites[n.name].positions)]
         gradients = torch.autograd.grad(
             loss(logits, image.detach()), [outputs[n] for n in wanted], materialize_grads=True
         )

@@ -60,10 +60,10 @@ def _hessian_times_ones(
     run: Callable[..., Tensor], values: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
     ones = tuple(torch.ones_like(value) for value in values)
-    logits, moved = torch.func.jvp(run, values, ones)
+    logits, moved = torch.func.jvp(run, values, ones)[:2]
     p = torch.softmax(logits / TEMPERATURE, dim=-1)
     bent = p * moved
     bent = (bent - p * bent.sum(dim=-1, keepdim=True)) / TEMPERATURE**2
-    _, back = torch.func.vjp(run, *values)
+    back = torch.func.vjp(run, *values)[1]
     products: tuple[Tensor, ...] = back(bent)
     return products

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def reconstruct_mlps(
             before = len(results) * settings.iterations
             if result is None:
                 training = _Training(student, settings, mlp, unit, device)
-                result = training.run(values, lambda n, before=before: progress(before + n, total))
+                result = training.run(values, partial(_advance, progress, before, total))
                 remember(mlp, result)
             results[mlp.act.name] = result
             progress(before + settings.iterations, total)
@@ -166,6 +167,10 @@ class _Training:
         )[reduce]
         weigh = _rows(reduce, found.unsqueeze(0))[0]
         return weigh / weigh.square().mean().sqrt()
+
+
+def _advance(progress: Callable[[int, int], None], before: int, total: int, steps: int) -> None:
+    progress(before + steps, total)
 
 
 def _rows(product: fx.Node, value: Tensor) -> Tensor:

@@ -27,9 +27,13 @@ from pipeline.quant.student import Fake, Student
 from pipeline.quant.units import Unit, merge_blocks, rest_after, split_units
 from pipeline.quant.weights import QuantizedWeight
 
+_COMPARED = 64
+"""Photos on which a unit is compared with how it was."""
+
+
 @dataclass(frozen=True)
 class UnitResult:
-    """What training a unit gives: see `Quantization`."""
+    """What training a unit gives: see `Quantization`; empty where the start was better."""
 
     activations: Mapping[str, Quantizer]
     weights: Mapping[str, QuantizedWeight]
@@ -107,11 +111,12 @@ class _Engine:
                 before = index * self.settings.iterations
                 tell = partial(_advance, progress, before, total)
                 weights = self._importance(index, targets)
-                result = self._train(unit, mine, wanted, targets, weights, tell)
+                trained = self._train(unit, mine, wanted, targets, weights, tell)
+                result = self._better(unit, trained, mine, targets, weights)
                 remember(unit, result)
             self.activations |= result.activations
             self.weights |= result.weights
-            mine = in_chunks(self._student(unit), mine, self.device)
+            mine = in_chunks(self._student(unit, result), mine, self.device)
             wanted = targets
             progress((index + 1) * self.settings.iterations, total)
         return replace(self.found, activations=self.activations, weights=self.weights)
@@ -131,14 +136,33 @@ class _Engine:
 
         return run
 
-    def _student(self, unit: Unit) -> Callable[[Values], Values]:
+    def _student(self, unit: Unit, result: UnitResult) -> Callable[[Values], Values]:
+        """A unit with everything quantized, what was trained as `result` says."""
+        codes = {**self.weights, **result.weights}
         weights = {
-            n.name: self.weights[n.name].dequantized().to(self.device)
+            n.name: codes[n.name].dequantized().to(self.device)
             for n in unit.products
-            if n.name in self.weights
+            if n.name in codes
         }
-        fakes = {key: quantizer.fake for key, quantizer in self.activations.items()}
+        activations = {**self.activations, **result.activations}
+        fakes = {key: quantizer.fake for key, quantizer in activations.items()}
         return over_photos(self._runner(fakes, weights, self.found.biases), unit)
+
+    def _better(
+        self, unit: Unit, trained: UnitResult, mine: Values, targets: Values, importance: Values
+    ) -> UnitResult:
+        """What was trained, or nothing where rounding for good made it worse than the start."""
+        inputs = {node: value[:_COMPARED] for node, value in mine.items()}
+
+        def error(result: UnitResult) -> float:
+            outputs = in_chunks(self._student(unit, result), inputs, self.device)
+            return sum(
+                float(_loss(value, targets[n][:_COMPARED], _is_logits(n), importance.get(n)))
+                for n, value in outputs.items()
+            )
+
+        start = UnitResult({}, {})
+        return trained if error(trained) < error(start) else start
 
     def _runner(
         self, fakes: Mapping[str, Fake], weights: Mapping[str, Tensor], biases: Mapping[str, Tensor]
@@ -226,7 +250,9 @@ class _Engine:
             return None
         done = (step - start) / max(settings.iterations - start, 1)
         beta = 20 + (2 - 20) * done
-        return settings.regularizer * torch.stack([r.penalty(beta) for r in rounding.values()]).sum()
+        return (
+            settings.regularizer * torch.stack([r.penalty(beta) for r in rounding.values()]).sum()
+        )
 
     def _rounding(self, product: fx.Node) -> TrainableRounding:
         weight, _ = weight_and_bias(self.graph, product)
@@ -257,9 +283,7 @@ def _mixed(quantized: Tensor, exact: Tensor, drop: float, random: torch.Generato
     return torch.lerp(quantized, exact, random_mask(quantized, drop, random))
 
 
-def _loss(
-    outputs: Tensor, wanted: Tensor, is_logits: bool, importance: Tensor | None
-) -> Tensor:
+def _loss(outputs: Tensor, wanted: Tensor, is_logits: bool, importance: Tensor | None) -> Tensor:
     if is_logits:
         flat, target = outputs.flatten(0, -2), wanted.flatten(0, -2)
         return functional.kl_div(

@@ -78,11 +78,10 @@ class TrainableFake(nn.Module):
         """Restored values, and where nothing was clipped."""
         start = self.start
         if isinstance(start, UniformQuantizer):
-            if len(set(start.zero_point)) == 1:
-                return _restore_uniform(x, scale, start.zero_point[0], start.format)
             # Photos may lie in front of the axes that the quantizer knows.
-            zero = torch.tensor(start.zero_point, device=x.device).reshape(scale.shape)
-            return _restore_uniform(x, scale, zero, start.format)
+            zero = torch.tensor(start.zero_point, device=x.device)
+            zero = zero[:1] if scale.dim() == 0 else zero
+            return _restore_uniform(x, scale, zero.reshape(scale.shape), start.format)
         if isinstance(start, LogarithmicQuantizer):
             unshifted = replace(start.format, shift=0.0)
             q = torch.tensor(float(start.q), device=x.device)
@@ -95,7 +94,7 @@ class TrainableFake(nn.Module):
 
 
 def _restore_uniform(
-    x: Tensor, scale: Tensor, zero: int | Tensor, target: Uniform
+    x: Tensor, scale: Tensor, zero: Tensor, target: Uniform
 ) -> tuple[Tensor, Tensor]:
     low, high = target.qmin - zero, target.qmax - zero
     codes = (x / scale).add_(0.5).floor_()
