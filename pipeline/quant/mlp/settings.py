@@ -11,8 +11,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "images": 512,
         "iterations": 300,
-        "batch": 16,
-        "rate": 5e-4,
+        "batch": 8,
+        "rate": 1e-3,
         "importance_images": 32,
     },
 }

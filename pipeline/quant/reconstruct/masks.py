@@ -14,8 +14,10 @@ def random_mask(like: Tensor, probability: float, random: torch.Generator | None
         probability: of a one.
         random: a generator of the CPU; torch's own unless given.
     """
-    count = like.numel()
+    count, share = like.numel(), round(256 * probability)
+    if share == 256:
+        return torch.ones_like(like)
     draws = torch.empty(math.ceil(count / 8), dtype=torch.int64)
     draws.random_(-(2**63), None, generator=random)
-    picked = draws.view(torch.uint8)[:count] < round(256 * probability)
+    picked = draws.view(torch.uint8)[:count] < share
     return picked.to(like.device, like.dtype).reshape(like.shape)

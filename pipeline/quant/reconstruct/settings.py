@@ -13,7 +13,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "images": 512,
         "iterations": 500,
-        "batch": 16,
+        "batch": 8,
         "rounding_rate": 1e-2,
         "scale_rate": 1e-3,
         "importance_images": 32,

@@ -80,3 +80,34 @@ def test_bits_behind_the_name_replace_those_of_the_recipe() -> None:
 def test_bits_that_do_not_exist_are_refused() -> None:
     with pytest.raises(UserError, match=r"w8a8:w9a4: weights.bits = 9 is not allowed"):
         load_recipe("w8a8:w9a4")
+
+
+def test_a_preset_gives_what_is_not_said() -> None:
+    quick = parse_recipe({"name": "x", "reconstruct": {"preset": "quick", "batch": 3}}, "x")
+    paper = parse_recipe({"name": "x", "reconstruct": {}}, "x")
+    assert quick.reconstruct is not None and paper.reconstruct is not None
+    assert (quick.reconstruct.batch, paper.reconstruct.batch) == (3, 32)
+    assert quick.reconstruct.iterations < paper.reconstruct.iterations == 20_000
+    assert parse_recipe(quick.model_dump(), "x") == quick
+    with pytest.raises(UserError, match=r"reconstruct\.preset = 'slow' .*'paper' or 'quick'"):
+        parse_recipe({"name": "x", "reconstruct": {"preset": "slow"}}, "x")
+
+
+def test_a_name_may_ask_for_a_preset() -> None:
+    quick = load_recipe("aphq:w3a3:quick")
+    assert quick.name == "aphq:w3a3:quick" and quick.weights.bits == 3
+    assert quick.mlp is not None and quick.mlp.preset == "quick"
+    assert (
+        quick.reconstruct
+        == parse_recipe({"name": "x", "reconstruct": {"preset": "quick"}}, "x").reconstruct
+    )
+    assert load_recipe("aphq:paper").mlp == load_recipe("aphq").mlp
+    adalog = load_recipe("adalog-recon:quick").reconstruct
+    assert adalog is not None and (adalog.inputs, adalog.importance) == ("float", "none")
+    with pytest.raises(UserError, match="w8a8 trains nothing"):
+        load_recipe("w8a8:quick")
+
+
+def test_training_uses_more_photos_than_calibration() -> None:
+    assert load_recipe("w8a8").most_images == load_recipe("w8a8").calibration_images
+    assert load_recipe("aphq").most_images == 1024
