@@ -60,7 +60,12 @@ def _figures(cell: Cell, workspace: Workspace) -> Figures:
         subject.calibration,
     )
     drawn = draw_calibration(
-        workspace, subject.calibration, recipe.calibration_images, cell.seed, model.preprocessing
+        workspace,
+        subject.calibration,
+        recipe.calibration_images,
+        cell.seed,
+        model.preprocessing,
+        recipe.most_images,
     )
     quantized = quantize_stage(workspace, model, recipe, drawn)
     if cell.level == "integer":

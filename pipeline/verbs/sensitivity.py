@@ -72,7 +72,9 @@ def sensitivity(
         limit,
         calibration,
     )
-    drawn = draw_calibration(workspace, calibration, recipe.calibration_images, seed, settings)
+    drawn = draw_calibration(
+        workspace, calibration, recipe.calibration_images, seed, settings, recipe.most_images
+    )
     quantized = quantize_stage(workspace, model, recipe, drawn)
     opened = open_quantized(quantized, model)
     graph = opened.graph
