@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from pipeline.progress import Reporter, Silent
 from pipeline.quant import importance, pieces
+from pipeline.quant.allocate.run import allocate_bits
 from pipeline.quant.bias_correction import corrected_biases
 from pipeline.quant.calibrate import Progress, calibrate
 from pipeline.quant.fingerprint import fingerprint
@@ -19,7 +20,7 @@ from pipeline.quant.initial import initial_weights, weight_and_bias
 from pipeline.quant.insert import quantize_graph
 from pipeline.quant.mlp.rewrite import find_mlps, rectify
 from pipeline.quant.mlp.train import reconstruct_mlps
-from pipeline.quant.plan import make_plan
+from pipeline.quant.plan import NO_BITS, make_plan
 from pipeline.quant.quantization import Quantization
 from pipeline.quant.quantizers import Quantizer
 from pipeline.quant.recipe import Recipe

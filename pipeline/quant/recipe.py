@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import UserError
+from pipeline.quant.allocate.settings import Mixed, mean_bits
 from pipeline.quant.mlp.settings import PRESETS as MLP_PRESETS
 from pipeline.quant.mlp.settings import MlpReconstruct
 from pipeline.quant.reconstruct.settings import PRESETS, Reconstruct

@@ -102,15 +102,6 @@ def _restore_uniform(
     return codes.clamp_(low, high).mul_(scale), inside
 
 
-def _along_axis(values: tuple[float, ...], start: UniformQuantizer, x: Tensor) -> Tensor:
-    """Parameters of a quantizer, shaped to broadcast against a tensor."""
-    if start.is_per_tensor:
-        return torch.tensor(values[0])
-    shape = [1] * x.dim()
-    shape[start.axis] = -1
-    return torch.tensor(values).reshape(shape)
-
-
 class TrainableRounding(nn.Module):
     """Weights whose codes are rounded up or down as training decides.
 
