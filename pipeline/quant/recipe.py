@@ -122,7 +122,7 @@ class Recipe(_Section):
     Attributes:
         name: short name, the file's stem for those that are bundled.
         description: one line for listings.
-        calibration_images: photos needed; more are not used.
+        calibration_images: photos needed; only what is trained uses more.
         preact_bits: inputs of SiLU, GELU, hardswish, sigmoid.
         residual_bits: the residual stream.
         branch_bits: what blocks add to the residual stream.

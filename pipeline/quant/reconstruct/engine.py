@@ -111,7 +111,8 @@ class _Engine:
                 before = index * self.settings.iterations
                 tell = partial(_advance, progress, before, total)
                 weights = self._importance(index, targets)
-                trained = self._train(unit, mine, wanted, targets, weights, tell)
+                with torch.random.fork_rng(devices=[]):
+                    trained = self._train(unit, mine, wanted, targets, weights, tell)
                 result = self._better(unit, trained, mine, targets, weights)
                 remember(unit, result)
             self.activations |= result.activations
