@@ -27,7 +27,8 @@ class Mixed(BaseModel):
             place of more than 8, and for a size all.
         score: how harm is estimated, by the nuclear norm of a group's outputs times their squared
             error (`nuclear`; stem and head keep the bits of the recipe), or by the noise in the
-            logits (`sqnr`).
+            logits (`sqnr`). The former is the paper's and cheap, but blind to what late layers do
+            to the logits: it may lose to uniform bits, at averages below 6 badly.
         groups: attention and MLP blocks as a whole (`blocks`), or single products as far as the
             tensors that they read allow (`products`).
         images: photos that scores are estimated on.
