@@ -44,6 +44,12 @@ def quantize(
     labels: options.Labels = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
+    simulate_only: Annotated[
+        bool,
+        typer.Option(
+            "--simulate-only", help="Allow recipes that can be simulated, but not be built."
+        ),
+    ] = False,
     work: options.Work = None,
     json: options.Json = False,
 ) -> None:
@@ -81,5 +87,6 @@ def quantize(
             labels,
             limit,
             seed,
+            simulate_only,
         )
     show(result, json)

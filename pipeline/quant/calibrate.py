@@ -1,16 +1,17 @@
 """Calibration: run photos through the float graph and choose every activation's quantizer."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from pipeline.errors import UserError
-from pipeline.quant import observers, walk
+from pipeline.quant import observers
 from pipeline.quant.calibration import Calibration
+from pipeline.quant.finite import FiniteInterpreter
 from pipeline.quant.histogram import Histogram, LogHistogram
 from pipeline.quant.images import as_input
 from pipeline.quant.plan import Plan
@@ -24,7 +25,8 @@ from pipeline.quant.roles import Role
 Progress = Callable[[int, int], None]
 """Called with the number of photos done and the total."""
 
-_Statistics = Histogram | LogHistogram
+Statistics = Histogram | LogHistogram
+"""What is counted of one tensor."""
 
 
 def calibrate(
@@ -46,7 +48,7 @@ def calibrate(
     Raises:
         UserError: too few photos, a photo of the wrong shape, or a value that is not finite.
     """
-    statistics = _statistics(plan)
+    statistics = empty_statistics(plan)
     collector = _Collector(graph, statistics)
     needed, seen = recipe.calibration_images, 0
     with torch.no_grad():
@@ -54,41 +56,40 @@ def calibrate(
             collector.run(as_input(image, graph))
             if progress is not None:
                 progress(seen, needed)
-    if seen < needed:
+    check_enough(seen, recipe)
+    return Calibration(chosen_quantizers(plan, statistics, recipe), seen)
+
+
+def check_enough(photos: int, recipe: Recipe) -> None:
+    """Refuse fewer photos than a recipe wants.
+
+    Raises:
+        UserError: they are too few.
+    """
+    if photos < recipe.calibration_images:
         raise UserError(
-            f"Calibration needs {needed} photos but there are only {seen}; add photos or set "
-            "calibration_images in the recipe."
+            f"Calibration needs {recipe.calibration_images} photos but there are only {photos}; "
+            "add photos or set calibration_images in the recipe."
         )
-    return Calibration(_choose(plan, statistics, recipe), seen)
 
 
-class _Collector(fx.Interpreter):
+class _Collector(FiniteInterpreter):
     """Runs the graph and feeds what every operator produces to its statistics."""
 
-    def __init__(self, graph: fx.GraphModule, statistics: dict[str, _Statistics]) -> None:
+    def __init__(self, graph: fx.GraphModule, statistics: dict[str, Statistics]) -> None:
         super().__init__(graph)
         self._of = statistics
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if n.op == "call_function" and n.target not in walk.VIEWS:
-            _check_finite(value, n)
         if n.name in self._of:
             self._of[n.name].update(value)
         return value
 
 
-def _check_finite(value: Tensor, node: fx.Node) -> None:
-    # NaN spreads to both extremes, so they are enough to find it.
-    if not all(torch.isfinite(v) for v in torch.aminmax(value)):
-        raise UserError(
-            f"The float model produces NaN or infinity at {walk.module_path(node)} "
-            f"({node.name}); check its weights and preprocessing."
-        )
-
-
-def _statistics(plan: Plan) -> dict[str, _Statistics]:
-    statistics: dict[str, _Statistics] = {}
+def empty_statistics(plan: Plan) -> dict[str, Statistics]:
+    """Statistics, by producing node, of every tensor of a plan that has parameters to choose."""
+    statistics: dict[str, Statistics] = {}
     for name, chosen in plan.formats.items():
         if isinstance(chosen, Logarithmic):
             if chosen.q is None or chosen.fixed_scale is None:
@@ -104,7 +105,10 @@ def _is_searched(chosen: Uniform, role: Role) -> bool:
     return chosen.fixed is None and role is not Role.OUTPUT
 
 
-def _choose(plan: Plan, statistics: dict[str, _Statistics], recipe: Recipe) -> dict[str, Quantizer]:
+def chosen_quantizers(
+    plan: Plan, statistics: Mapping[str, Statistics], recipe: Recipe
+) -> dict[str, Quantizer]:
+    """Quantizers of all tensors and copies of a plan, by the recipe's observers."""
     chosen: dict[str, Quantizer] = {}
     for name, target in plan.formats.items():
         role, seen = plan.roles.tensors[name], statistics.get(name)

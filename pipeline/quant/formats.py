@@ -46,7 +46,7 @@ def operand(role: Role, recipe: Recipe, bits: int, depth: int = 1) -> Uniform:
     """The uniform format of `bits` bits in which a product reads a tensor of this role.
 
     Operands of attention have 8 bits at most, and are symmetric where a zero point would cost a
-    correction: at 8 bits.
+    correction: at 8 bits, and where every head would have its own.
 
     Args:
         role: of the tensor.
@@ -58,7 +58,8 @@ def operand(role: Role, recipe: Recipe, bits: int, depth: int = 1) -> Uniform:
     if bits > 8 and not of_attention:
         return int16(depth)
     bits = min(bits, 8)
-    return int8(bits, recipe.activations.symmetric or (of_attention and bits == 8))
+    costly = bits == 8 or (recipe.activations.per_head and not recipe.paper)
+    return int8(bits, recipe.activations.symmetric or (of_attention and costly))
 
 
 def format_of(role: Role, recipe: Recipe, bits: int, depth: int = 1) -> Format | None:
@@ -82,12 +83,13 @@ def format_of(role: Role, recipe: Recipe, bits: int, depth: int = 1) -> Format |
         Role.PREACT: _8_or_16(recipe.preact_bits),
         Role.RESIDUAL: _8_or_16(recipe.residual_bits),
         Role.NORMALIZED: _8_or_16(recipe.residual_bits),
+        Role.STREAM: INT16,
         Role.BRANCH: _8_or_16(recipe.branch_bits),
     }
     if role in fixed:
         return fixed[role]
     if role is Role.SOFTMAX:
-        return _softmax(recipe, min(bits, 8))
+        return _softmax(recipe, recipe.softmax.bits or min(bits, 8))
     if role is Role.POST_GELU and bits <= 8:
         return _post_gelu(recipe, bits)
     return operand(role, recipe, bits, depth)
@@ -106,19 +108,21 @@ def _softmax(recipe: Recipe, bits: int) -> Format:
         case "uniform":
             return int8(bits)
         case "log2":
-            return Logarithmic(bits, 1, 1, fixed_scale=1.0)
+            return Logarithmic(bits, 1, 1, fixed_scale=1.0, published=recipe.paper)
         case "log-sqrt2":
-            return Logarithmic(bits, 1, 2, fixed_scale=1.0)
+            return Logarithmic(bits, 1, 2, fixed_scale=1.0, published=recipe.paper)
         case "adalog":
-            return Logarithmic(bits, recipe.softmax.fixed_q, ADALOG, fixed_scale=1.0)
+            q = recipe.softmax.fixed_q
+            return Logarithmic(bits, q, ADALOG, fixed_scale=1.0, published=recipe.paper)
         case "twin":
-            return Twin(bits, signed=False)
+            return Twin(bits, signed=False, published=recipe.paper)
 
 
 def _post_gelu(recipe: Recipe, bits: int) -> Format:
     match recipe.post_gelu.format:
         case "adalog":
-            return Logarithmic(bits, recipe.post_gelu.fixed_q, ADALOG, GELU_SHIFT)
+            q = recipe.post_gelu.fixed_q
+            return Logarithmic(bits, q, ADALOG, GELU_SHIFT, published=recipe.paper)
         case "twin":
             return Twin(bits, signed=True)
         case "uniform":

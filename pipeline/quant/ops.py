@@ -4,9 +4,12 @@ They survive `torch.export` and mark for the compiler where integers begin and e
 `floor(x + 1/2)` everywhere, the rule of the integer requantizer, and never half-to-even.
 """
 
+import json
+
 import torch
 from torch import Tensor
 
+from pipeline.quant import quantizers
 from pipeline.quant.quantizers import logarithmic, twin
 
 DTYPES = {
@@ -133,3 +136,20 @@ def twin_dequantize(codes: Tensor, scale: Tensor, ratio: int, bits: int, signed:
 @twin_dequantize.register_fake
 def _(codes: Tensor, scale: Tensor, ratio: int, bits: int, signed: bool) -> Tensor:
     return torch.empty_like(codes, dtype=torch.float32)
+
+
+@torch.library.custom_op("pocketvit::published", mutates_args=())
+def published(x: Tensor, quantizer: str, name: str) -> Tensor:
+    """What a format without integer form makes of `x`; never lowered.
+
+    Args:
+        x: float32, any shape.
+        quantizer: as JSON, see `pipeline.quant.quantizers.to_json`.
+        name: module path and role, for diagnostics only.
+    """
+    return quantizers.from_json(json.loads(quantizer)).fake(x)
+
+
+@published.register_fake
+def _(x: Tensor, quantizer: str, name: str) -> Tensor:
+    return torch.empty_like(x)

@@ -49,6 +49,7 @@ def of_quantization(found: Quantization) -> Piece:
         "bits": dict(found.bits),
         "equalizations": [asdict(one) for one in found.equalizations],
         "rectified": list(found.rectified),
+        "exponents": dict(found.exponents),
         "images": found.images,
     }
     return Piece(_weights(found.weights) | biases, data)
@@ -74,6 +75,7 @@ def as_quantization(piece: Piece) -> Quantization:
         equalizations,
         data["images"],
         tuple(data["rectified"]),
+        {name: tuple(found) for name, found in data["exponents"].items()},
     )
 
 

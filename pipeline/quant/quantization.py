@@ -8,6 +8,7 @@ from torch import Tensor
 from pipeline.quant.plan import Bits
 from pipeline.quant.quantizers import Quantizer
 from pipeline.quant.reparam.equalize import Equalization
+from pipeline.quant.reparam.power_of_two import Exponents
 from pipeline.quant.weights import QuantizedWeight
 
 
@@ -21,6 +22,7 @@ class Quantization:
         biases: product -> bias in place of its own, float32 `[O]`.
         bits: product -> bits of its operands, where they are not those of the recipe.
         equalizations: of the float graph, before anything is quantized.
+        exponents: of factors around tensors of the residual stream, likewise.
         images: number of photos that were seen.
         rectified: activations that became ReLU, before the equalizations; what products around them
             read and add instead is in `weights` and `biases`.
@@ -33,3 +35,4 @@ class Quantization:
     equalizations: tuple[Equalization, ...] = ()
     images: int = 0
     rectified: tuple[str, ...] = ()
+    exponents: Exponents = field(default_factory=dict)

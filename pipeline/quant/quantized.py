@@ -14,22 +14,25 @@ from pipeline.progress import Reporter, Silent
 from pipeline.quant import importance, pieces
 from pipeline.quant.allocate.run import allocate_bits
 from pipeline.quant.bias_correction import corrected_biases
-from pipeline.quant.calibrate import Progress, calibrate
+from pipeline.quant.bridges import search_bridges
+from pipeline.quant.calibrate import Progress, calibrate, check_enough
 from pipeline.quant.fingerprint import fingerprint
 from pipeline.quant.initial import initial_weights, weight_and_bias
 from pipeline.quant.insert import quantize_graph
 from pipeline.quant.mlp.rewrite import find_mlps, rectify
 from pipeline.quant.mlp.train import reconstruct_mlps
-from pipeline.quant.plan import NO_BITS, make_plan
+from pipeline.quant.plan import NO_BITS, Plan, make_plan
 from pipeline.quant.quantization import Quantization
 from pipeline.quant.quantizers import Quantizer
 from pipeline.quant.recipe import Recipe
 from pipeline.quant.reconstruct.engine import reconstruct
 from pipeline.quant.reparam.choose import choose_equalizations
 from pipeline.quant.reparam.equalize import Equalization, equalize
+from pipeline.quant.reparam.power_of_two import Exponents, choose_exponents, scale_stream
 from pipeline.quant.rounding import round_weights
 from pipeline.quant.search.engine import Pair
 from pipeline.quant.search.run import search_products
+from pipeline.quant.sequential import quantize_in_order
 from pipeline.quant.sites import Sampling, Site, collect_sites
 from pipeline.quant.stream import CPU
 from pipeline.quant.units import merge_blocks, split_units
@@ -109,14 +112,14 @@ def find_quantization(
     rectified = _rectified(graph, photos, recipe, work, reporter, device)
     if (piece := work.remembered("calibration")) is not None:
         found = pieces.as_quantization(piece)
-        prepared = equalize(rectified, found.equalizations)
+        prepared = scale_stream(equalize(rectified, found.equalizations), found.exponents)
     else:
         first = photos[: recipe.calibration_images]
         prepared, found = _calibrated(rectified, first, recipe, progress)
         found = _with_trained_biases(graph, prepared, found)
         work.remember("calibration", pieces.of_quantization(found))
     if recipe.reconstruct is not None:
-        teacher = equalize(graph, found.equalizations)
+        teacher = scale_stream(equalize(graph, found.equalizations), found.exponents)
         found = _reconstructed(prepared, teacher, photos, recipe, found, work, reporter, device)
     return prepared, found
 
@@ -154,6 +157,7 @@ def _calibrated(
     graph: fx.GraphModule, photos: Photos, recipe: Recipe, progress: Progress | None
 ) -> tuple[fx.GraphModule, Quantization]:
     """Reparameterizations, and a quantization without training."""
+    check_enough(len(photos), recipe)
     equalizations: tuple[Equalization, ...] = ()
     if recipe.equalize is not None:
         plan = make_plan(graph.graph, recipe)
@@ -162,17 +166,30 @@ def _calibrated(
             choose_equalizations(graph, plan, recipe, recipe.equalize, photos, sites)
         )
         graph = equalize(graph, equalizations)
+    exponents: Exponents = {}
+    if recipe.residual.power_of_two and recipe.residual_bits == 8:
+        exponents = choose_exponents(graph, make_plan(graph.graph, recipe), photos)
+        graph = scale_stream(graph, exponents)
     bits = NO_BITS
     if recipe.mixed is not None:
         bits = allocate_bits(graph, recipe, recipe.mixed, photos)
     plan = make_plan(graph.graph, recipe, bits)
+    if recipe.is_sequential:
+        found = quantize_in_order(graph, photos, recipe, plan, _sampling(recipe), progress)
+    else:
+        found = _in_parallel(graph, plan, recipe, photos, progress)
+    return graph, replace(found, bits=bits, equalizations=equalizations, exponents=exponents)
+
+
+def _in_parallel(
+    graph: fx.GraphModule, plan: Plan, recipe: Recipe, photos: Photos, progress: Progress | None
+) -> Quantization:
+    """Quantizers and weights from what the float network computes."""
     calibration = calibrate(graph, photos, recipe, plan, progress)
     activations: dict[str, Quantizer] = dict(calibration.tensors)
     if not _needs_sites(recipe):
         weights = initial_weights(graph, plan, recipe, activations)
-        return graph, Quantization(
-            activations, weights, {}, bits, equalizations, calibration.images
-        )
+        return Quantization(activations, weights, images=calibration.images)
     sites = _sites(graph, photos, recipe)
     rows: Mapping[str, Pair] = {}
     if recipe.search is not None:
@@ -180,15 +197,26 @@ def _calibrated(
         choice = search_products(
             graph.graph, plan, recipe, recipe.search, sites, activations, weigh
         )
+        if recipe.search.order == "bridges":
+            search_bridges(
+                graph,
+                plan,
+                recipe,
+                recipe.search,
+                photos,
+                _sampling(recipe),
+                sites,
+                activations,
+                choice,
+                weigh,
+            )
         activations |= choice.activations
         rows = choice.rows
     weights = round_weights(graph, plan, recipe, activations, rows, sites)
     biases = {}
     if recipe.bias_correction:
         biases = corrected_biases(graph, plan, activations, weights, sites)
-    return graph, Quantization(
-        activations, weights, biases, bits, equalizations, calibration.images
-    )
+    return Quantization(activations, weights, biases, images=calibration.images)
 
 
 def _with_trained_biases(
@@ -243,5 +271,9 @@ def _needs_sites(recipe: Recipe) -> bool:
 
 
 def _sites(graph: fx.GraphModule, photos: Photos, recipe: Recipe) -> dict[str, Site]:
+    return collect_sites(graph, photos, _sampling(recipe))
+
+
+def _sampling(recipe: Recipe) -> Sampling:
     rows, images = (recipe.search.rows, recipe.search.images) if recipe.search else (16, 8)
-    return collect_sites(graph, photos, Sampling(rows or 1 << 30, images))
+    return Sampling(rows or 1 << 30, images)

@@ -60,6 +60,8 @@ class Activations(_Section):
         symmetric: zero point 0; operands of attention are symmetric at 8 bits in any case.
         per_head: q, k and v have one scale per head instead of one per tensor.
         observer: how the range is found, a name of `pipeline.quant.observers`.
+        order: observers look at the float network's tensors (`parallel`), or unit by unit at those
+            of the quantized network so far (`sequential`).
         roles: other observers for some roles.
         percentile: share of values inside the range, in percent, for observer "percentile".
         head_bits: width for what the linear that produces the logits reads; the same as `bits`
@@ -70,6 +72,7 @@ class Activations(_Section):
     symmetric: bool = False
     per_head: bool = False
     observer: ObserverName = "mse"
+    order: Literal["parallel", "sequential"] = "parallel"
     roles: dict[Annotated[Role, Field(strict=False)], ObserverName] = {}
     percentile: float = Field(default=99.99, gt=50, le=100)
     head_bits: Bits | None = None
@@ -88,8 +91,13 @@ class Softmax(_Logarithmic):
     """Attention weights: int16 (15 bits), int8, or codes with the bits of the activations.
 
     Softmax outside plain attention (over pixels, beside talking heads) always has 15 bits.
+
+    Attributes:
+        format: as above.
+        bits: width of a code in place of that of the activations.
     """
 
+    bits: Bits | None = None
     format: Literal["int16", "int8", "uniform", "log2", "log-sqrt2", "adalog", "twin"] = "int16"
 
 
@@ -108,12 +116,24 @@ class Equalize(_Section):
         exponents: factors are powers of the width with one of these exponents; where there are
             several, the error of the products decides.
         shift: channels of normalizations are centred as well.
+        learn: steps in which the best of these factors are trained further; 0 for none.
     """
 
     statistic: Literal["range", "deviation"] = "range"
     tensors: Literal["norms", "all"] = "norms"
     exponents: Annotated[tuple[float, ...], Field(strict=False, min_length=1)] = (1.0,)
     shift: bool = True
+    learn: int = Field(default=0, ge=0)
+
+
+class Residual(_Section):
+    """The residual stream where it is stored in 8 bits.
+
+    Attributes:
+        power_of_two: channels are stored behind factors 1, 1/2, 1/4 or 1/8 of their own.
+    """
+
+    power_of_two: bool = False
 
 
 class Recipe(_Section):
@@ -128,10 +148,13 @@ class Recipe(_Section):
         branch_bits: what blocks add to the residual stream.
         token_bits: inputs of linear layers over a few tokens, at most 512 wide (Mobile-Former).
         logits_bits: softmax inputs that are stored (others stay int32).
+        paper: formats exactly as published, where those cannot be stored in their bits or lowered
+            to integers: for comparisons, simulation only.
         weights: see `Weights`.
         activations: see `Activations`.
         softmax: see `Softmax`.
         post_gelu: see `PostGelu`.
+        residual: see `Residual`.
         equalize: channels that are brought to comparable ranges first; none when absent.
         mlp: how MLPs are trained to do with ReLU, before anything else; not at all when absent.
         reconstruct: how units are trained; not at all when absent.
@@ -149,10 +172,12 @@ class Recipe(_Section):
     branch_bits: Wide = 16
     token_bits: Wide = 16
     logits_bits: Wide = 16
+    paper: bool = False
     weights: Weights = Weights()
     activations: Activations = Activations()
     softmax: Softmax = Softmax()
     post_gelu: PostGelu = PostGelu()
+    residual: Residual = Residual()
     equalize: Equalize | None = None
     search: Search | None = None
     bias_correction: bool = False
@@ -183,6 +208,12 @@ class Recipe(_Section):
         """Photos that are used where there are enough: calibration alone needs all of its own."""
         trained = [part.images for part in (self.mlp, self.reconstruct) if part is not None]
         return max(self.calibration_images, *trained, 1)
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether units are quantized one after the other, each on what those before it say."""
+        of_search = self.search is not None and self.search.order == "sequential"
+        return of_search or self.activations.order == "sequential"
 
 
 def recipe_names() -> list[str]:

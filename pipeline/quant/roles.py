@@ -43,6 +43,7 @@ class Role(StrEnum):
     GATE = "gate"  # of a dynamic ReLU
     POST_GELU = "post_gelu"  # GELU read by one linear or 1x1 convolution only
     RESIDUAL = "residual"
+    STREAM = "stream"  # the residual stream in front of and behind the factors around 8 bits
     BRANCH = "branch"  # what a block adds to the residual stream
     SUM = "sum"  # an add that only matrix products read
     POOL = "pool"
@@ -87,6 +88,10 @@ def resolve_roles(graph: fx.Graph) -> RoleTable:
 
 def role_of(node: fx.Node) -> Role:
     """The role of one tensor, by its producer and its consumers."""
+    if (part := node.meta.get(walk.STREAM_FACTOR)) is not None:
+        return Role.RESIDUAL if part == "stored" else Role.STREAM
+    if any(walk.STREAM_FACTOR in user.meta for user in node.users):
+        return Role.STREAM
     if walk.is_channel_factor(node):
         return _factor_role(node)
     if _is_equalized(node):

@@ -47,26 +47,37 @@ def round_weights(
         rows: product -> scale and zero point `[O]`; the observer's where there are none.
         sites: samples of products.
     """
-    found = {}
-    for node in graph.graph.nodes:
-        if node.target not in walk.WEIGHTED:
-            continue
-        weight, bias = weight_and_bias(graph, node)
-        target = weight_format(node.name, plan, recipe)
-        floor = smallest_scale(node, bias, plan, activations)
-        chosen = rows.get(node.name)
-        scale, zero = chosen or scales_of(weight, target, recipe.weights.observer)
-        site = sites.get(node.name)
-        if recipe.weights.rounding == "nearest" or not isinstance(site, Weighted):
-            found[node.name] = encode(weight, scale, zero, target, floor)
-            continue
-        scale = usable(scale, floor)
-        groups = zip(
-            site.w, scale.chunk(len(site.w)), zero.chunk(len(site.w)), site.moments, strict=True
+    return {
+        node.name: rounded_weight(
+            graph, node, plan, recipe, activations, rows.get(node.name), sites.get(node.name)
         )
-        codes = torch.cat([compensated_codes(w, s, z, target, m) for w, s, z, m in groups])
-        found[node.name] = QuantizedWeight(codes.reshape(weight.shape), scale, zero)
-    return found
+        for node in graph.graph.nodes
+        if node.target in walk.WEIGHTED
+    }
+
+
+def rounded_weight(
+    graph: fx.GraphModule,
+    product: fx.Node,
+    plan: Plan,
+    recipe: Recipe,
+    activations: Mapping[str, Quantizer],
+    rows: Pair | None = None,
+    site: Site | None = None,
+) -> QuantizedWeight:
+    """Codes of one product's weights; arguments as those of `round_weights`, for one product."""
+    weight, bias = weight_and_bias(graph, product)
+    target = weight_format(product.name, plan, recipe)
+    floor = smallest_scale(product, bias, plan, activations)
+    scale, zero = rows or scales_of(weight, target, recipe.weights.observer)
+    if recipe.weights.rounding == "nearest" or not isinstance(site, Weighted):
+        return encode(weight, scale, zero, target, floor)
+    scale = usable(scale, floor)
+    groups = zip(
+        site.w, scale.chunk(len(site.w)), zero.chunk(len(site.w)), site.moments, strict=True
+    )
+    codes = torch.cat([compensated_codes(w, s, z, target, m) for w, s, z, m in groups])
+    return QuantizedWeight(codes.reshape(weight.shape), scale, zero)
 
 
 def compensated_codes(

@@ -5,8 +5,8 @@ positions of the output, groups, elements of the reduction. Products of two comp
 `[I, H, M, K] x [I, H, K, N]` with sampled rows.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from pipeline.quant import walk
+from pipeline.quant.finite import FiniteInterpreter
 from pipeline.quant.images import as_input
 from pipeline.quant.initial import weight_and_bias
 from pipeline.quant.plan import product_operands
@@ -47,6 +48,8 @@ class Weighted:
         moments: mean of `x^T x` over all positions, not only the sampled ones, `[G, K, K]`.
         images: number of photos.
         positions: which rows of every photo's output were sampled, `[images, rows]`.
+        reference: inputs that gave `y`, where `x` are not those themselves but what a quantized
+            network makes of them.
     """
 
     name: str
@@ -56,6 +59,12 @@ class Weighted:
     moments: Tensor
     images: int
     positions: Tensor
+    reference: Tensor | None = None
+
+    @property
+    def exact(self) -> Tensor:
+        """Inputs of the float network, `[S, G, K]`."""
+        return self.x if self.reference is None else self.reference
 
 
 @dataclass(frozen=True)
@@ -110,56 +119,79 @@ def collect_sites(
         sampling: how much to keep.
         progress: called after every photo with the number done.
     """
-    collector = _Collector(graph, sampling)
+    sampler = SiteSampler(graph, sampling)
+    interpreter = _Interpreter(graph, sampler)
     with torch.no_grad():
         for done, image in enumerate(images, start=1):
-            collector.run(as_input(image, graph))
-            collector.photo += 1
+            interpreter.run(as_input(image, graph))
+            sampler.end_photo()
             progress(done)
-    return collector.sites()
+    return sampler.sites()
 
 
-class _Collector(fx.Interpreter):
+class SiteSampler:
+    """Keeps samples of what products read, photo after photo.
+
+    The positions depend on the seed and on the product's place in the graph alone.
+    """
+
     def __init__(self, graph: fx.GraphModule, sampling: Sampling) -> None:
-        super().__init__(graph)
-        self.graph_module = graph
-        self.sampling = sampling
-        self.photo = 0
-        self.kept: dict[fx.Node, list[tuple[Tensor, ...]]] = {}
-        self.generators: dict[fx.Node, torch.Generator] = {}
-        self.positions: dict[fx.Node, list[Tensor]] = {}
-        self.moments: dict[fx.Node, Tensor] = {}
+        """Start empty."""
+        self._graph = graph
+        self._sampling = sampling
+        self._photo = 0
+        self._kept: dict[fx.Node, list[tuple[Tensor, ...]]] = {}
+        self._moments: dict[fx.Node, Tensor] = {}
+        products = [n for n in graph.graph.nodes if n.target in walk.GEMMS]
+        self._positions: dict[fx.Node, list[Tensor]] = {}
+        self._generators = {
+            node: torch.Generator().manual_seed(sampling.seed * 1_000_003 + index)
+            for index, node in enumerate(products)
+        }
 
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.target in walk.GEMMS:
-            operands = tuple(self.env[t] for t in product_operands(n))
-            if n.target is not walk.MATMUL:
-                self.kept.setdefault(n, []).append(self._rows(n, operands[0]))
-            elif self.photo < self.sampling.images and not any(
-                map(walk.is_constant, walk.operands(n))
-            ):
-                self.kept.setdefault(n, []).append(self._matrices(n, *operands))
-        return value
+    def observe(self, product: fx.Node, read: tuple[Tensor, ...]) -> None:
+        """Sample what a product reads of one photo."""
+        if product.target is not walk.MATMUL:
+            self._kept.setdefault(product, []).append(self._rows(product, read[0]))
+        elif self._photo < self._sampling.images and not any(
+            map(walk.is_constant, walk.operands(product))
+        ):
+            self._kept.setdefault(product, []).append(self._matrices(product, *read))
 
-    def _generator(self, node: fx.Node) -> torch.Generator:
-        if node not in self.generators:
-            seed = self.sampling.seed * 1_000_003 + len(self.generators)
-            self.generators[node] = torch.Generator().manual_seed(seed)
-        return self.generators[node]
+    def end_photo(self) -> None:
+        """Tell that the next samples are of another photo."""
+        self._photo += 1
+
+    def sites(self) -> dict[str, Site]:
+        """The samples of all products by name."""
+        found: dict[str, Site] = {}
+        for node, kept in self._kept.items():
+            parts = [torch.cat(part) for part in zip(*kept, strict=True)]
+            positions = torch.stack(self._positions[node])
+            if node.target is walk.MATMUL:
+                a, b = parts
+                found[node.name] = Paired(node.name, a, b, a @ b, positions)
+                continue
+            (x,) = parts
+            weight, _ = weight_and_bias(self._graph, node)
+            w = weight.reshape(x.shape[1], -1, x.shape[2])
+            moments = self._moments[node] / self._photo
+            y = weighted_output(x, w)
+            found[node.name] = Weighted(node.name, x, w, y, moments, self._photo, positions)
+        return found
 
     def _pick(self, node: fx.Node, count: int) -> Tensor:
         """Indices of sampled positions among `count`."""
-        order = torch.randperm(count, generator=self._generator(node))
-        picked = order[: self.sampling.rows].sort().values
-        self.positions.setdefault(node, []).append(picked)
+        order = torch.randperm(count, generator=self._generators[node])
+        picked = order[: self._sampling.rows].sort().values
+        self._positions.setdefault(node, []).append(picked)
         return picked
 
     def _rows(self, node: fx.Node, x: Tensor) -> tuple[Tensor, ...]:
         rows = x.reshape(-1, 1, x.shape[-1]) if node.target is walk.LINEAR else conv_rows(node, x)
         groups = rows.movedim(1, 0)
         moments = groups.mT @ groups / len(rows)
-        self.moments[node] = self.moments.get(node, torch.zeros_like(moments)) + moments
+        self._moments[node] = self._moments.get(node, torch.zeros_like(moments)) + moments
         return (rows[self._pick(node, len(rows))].clone(),)
 
     def _matrices(self, node: fx.Node, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
@@ -170,23 +202,34 @@ class _Collector(fx.Interpreter):
         picked = self._pick(node, a.shape[-2])
         return a[:, :, picked].clone(), b.clone()
 
-    def sites(self) -> dict[str, Site]:
-        """The samples of all products by name."""
-        found: dict[str, Site] = {}
-        for node, kept in self.kept.items():
-            parts = [torch.cat(part) for part in zip(*kept, strict=True)]
-            positions = torch.stack(self.positions[node])
-            if node.target is walk.MATMUL:
-                a, b = parts
-                found[node.name] = Paired(node.name, a, b, a @ b, positions)
-                continue
-            (x,) = parts
-            weight, _ = weight_and_bias(self.graph_module, node)
-            w = weight.reshape(x.shape[1], -1, x.shape[2])
-            moments = self.moments[node] / self.photo
-            y = weighted_output(x, w)
-            found[node.name] = Weighted(node.name, x, w, y, moments, self.photo, positions)
-        return found
+
+class _Interpreter(FiniteInterpreter):
+    def __init__(self, graph: fx.GraphModule, sampler: SiteSampler) -> None:
+        super().__init__(graph)
+        self._sampler = sampler
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.target in walk.GEMMS:
+            self._sampler.observe(n, tuple(self.env[t] for t in product_operands(n)))
+        return value
+
+
+def seen_by(quantized: Mapping[str, Site], exact: Mapping[str, Site]) -> dict[str, Site]:
+    """Sites with what a quantized network's products read, and what they should return.
+
+    Args:
+        quantized: samples of the quantized network.
+        exact: those of the float network, at the same positions.
+    """
+    found: dict[str, Site] = {}
+    for name, site in quantized.items():
+        other = exact[name]
+        if isinstance(site, Weighted) and isinstance(other, Weighted):
+            found[name] = replace(site, y=other.y, reference=other.x)
+        else:
+            found[name] = replace(site, y=other.y)
+    return found
 
 
 def sampled_outputs(node: fx.Node, site: Site, photo: int, value: Tensor) -> Tensor:

@@ -26,9 +26,10 @@ from pipeline.quant.quantized import QuantizedModel
 from pipeline.quant.quantizers import from_json, to_json
 from pipeline.quant.recipe import Recipe, parse_recipe
 from pipeline.quant.reparam.equalize import Equalization, equalize
+from pipeline.quant.reparam.power_of_two import scale_stream
 from pipeline.quant.weights import QuantizedWeight
 
-VERSION = 2
+VERSION = 3
 TENSORS = "quantized.safetensors"
 DESCRIPTION = "quantized.json"
 
@@ -50,6 +51,7 @@ def save_quantized(quantized: QuantizedModel, directory: Path) -> None:
         "bits": dict(found.bits),
         "rectified": list(found.rectified),
         "equalizations": [asdict(one) for one in found.equalizations],
+        "exponents": dict(found.exponents),
         "images": found.images,
         "source": quantized.source,
         "sha256": fingerprint(quantized.graph),
@@ -83,6 +85,7 @@ def load_quantized(directory: Path, graph: fx.GraphModule) -> QuantizedModel:
     try:
         found = _quantization(description, stored, graph)
         prepared = equalize(rectify(graph, found.rectified), found.equalizations)
+        prepared = scale_stream(prepared, found.exponents)
         made = quantize_graph(prepared, make_plan(prepared.graph, recipe, found.bits), found)
     except (KeyError, TypeError) as error:
         raise UserError(
@@ -114,6 +117,7 @@ def _quantization(
         Equalization(one["tensor"], tuple(one["factor"]), tuple(one["shift"]))
         for one in description["equalizations"]
     )
+    exponents = {name: tuple(found) for name, found in description["exponents"].items()}
     return Quantization(
         activations,
         weights,
@@ -122,6 +126,7 @@ def _quantization(
         equalizations,
         description["images"],
         tuple(description["rectified"]),
+        exponents,
     )
 
 

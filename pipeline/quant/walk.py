@@ -123,11 +123,14 @@ def is_channel_factor(node: fx.Node) -> bool:
     """
     if node.target not in (MUL, ADD) or not has_constant(node):
         return False
-    return bool(node.meta.get(CHANNEL_FACTOR))
+    return CHANNEL_FACTOR in node.meta or STREAM_FACTOR in node.meta
 
 
 CHANNEL_FACTOR = "channel_factor"
 """Metadata of the nodes that equalization inserts."""
+
+STREAM_FACTOR = "stream_factor"
+"""Metadata of the two factors around an 8-bit residual stream: `stored` or `restored`."""
 
 
 def is_pointwise_conv(node: fx.Node) -> bool:

@@ -1,5 +1,6 @@
 """Writing the QDQ graph: nodes with their metadata, and the tensors they refer to."""
 
+import json
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from pipeline.quant import ops
-from pipeline.quant.quantizers import Quantizer
+from pipeline.quant.quantizers import Quantizer, to_json
 from pipeline.quant.quantizers.logarithmic import LogarithmicQuantizer
 from pipeline.quant.quantizers.twin import TwinQuantizer
 from pipeline.quant.quantizers.uniform import UniformQuantizer
@@ -65,6 +66,8 @@ class GraphWriter:
             # a tensor may have two copies, one of them symmetric
             stem += "_symmetric" if quantizer.format.symmetric else ""
             codes, restored = self._uniform(value, quantizer.stored(), stem, name)
+        elif quantizer.format.published:
+            codes = restored = self._published(value, quantizer, name)
         elif isinstance(quantizer, LogarithmicQuantizer):
             codes, restored = self._logarithmic(value, quantizer, stem, name)
         else:
@@ -109,6 +112,10 @@ class GraphWriter:
         codes = self._call(_NAMESPACE.twin_quantize.default, arguments, value, torch.uint8)
         back = (codes, scale, ratio, form.bits, form.signed)
         return codes, self._call(_NAMESPACE.twin_dequantize.default, back, value, torch.float32)
+
+    def _published(self, value: fx.Node, quantizer: Quantizer, name: str) -> fx.Node:
+        arguments = (value, json.dumps(to_json(quantizer)), name)
+        return self._call(_NAMESPACE.published.default, arguments, value, torch.float32)
 
     def weight(self, stem: str, codes: Tensor, scale: Tensor, axis: int) -> fx.Node:
         """Stored codes (called `<stem>_codes`) and the node that dequantizes them."""

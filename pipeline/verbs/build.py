@@ -10,6 +10,7 @@ from pipeline.artifact import Artifact, BuiltLibrary, ModelInfo, write_artifact
 from pipeline.artifact.write import check_destination
 from pipeline.data.labels_file import read_labels_file
 from pipeline.errors import UserError
+from pipeline.quant.lowerable import check_lowerable
 from pipeline.quant.storage import read_recipe
 from pipeline.stages.build import build_stage
 from pipeline.stages.class_names import class_names
@@ -52,6 +53,7 @@ def build(
         LoweringError: there is no such target, or the network cannot be compiled.
     """
     check_destination(out)
+    check_lowerable(read_recipe(quantized))
     targets = resolve_targets(target_names)
     choices = read_kernel_configs(kernel_configs, targets)
     spec = load_spec(quantized)

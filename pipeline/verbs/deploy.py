@@ -12,6 +12,7 @@ from pipeline.data.source import PhotoSource
 from pipeline.device import Measurement
 from pipeline.errors import UserError
 from pipeline.models import ModelSpec
+from pipeline.quant.lowerable import check_lowerable
 from pipeline.quant.recipe import load_recipe
 from pipeline.stages.build import build_stage
 from pipeline.stages.class_names import class_names
@@ -93,6 +94,7 @@ def deploy(spec: ModelSpec, options: DeployOptions, workspace: Workspace) -> Dep
     # what can fail for reasons outside the network fails before any work is done
     check_destination(options.out)
     recipe = load_recipe(options.recipe)
+    check_lowerable(recipe)
     needed = (device.targets()[0] for device in options.devices if isinstance(device, Emulated))
     targets = resolve_targets([*options.targets, *needed])
     choices = read_kernel_configs(options.kernel_configs, targets)

@@ -7,6 +7,7 @@ from pipeline.data.source import PhotoSource
 from pipeline.errors import UserError
 from pipeline.files.staging import check_writable, staged_directory
 from pipeline.models import ModelSpec
+from pipeline.quant.lowerable import check_lowerable
 from pipeline.quant.recipe import load_recipe
 from pipeline.quant.storage import DESCRIPTION
 from pipeline.stages.float_logits import float_logits
@@ -28,6 +29,7 @@ def quantize(
     labels_file: Path | None = None,
     limit: int | None = None,
     seed: int = 0,
+    simulate_only: bool = False,
 ) -> QuantizeResult:
     """Quantize a model and, given validation photos, compare the simulation with the float model.
 
@@ -41,6 +43,7 @@ def quantize(
         labels_file: labels, where the folders do not say them.
         limit: use only so many validation photos.
         seed: selects another draw of calibration photos.
+        simulate_only: recipes that cannot become integers are allowed.
 
     Raises:
         UserError: whatever is wrong with the input.
@@ -49,6 +52,8 @@ def quantize(
     if out.exists() and any(out.iterdir()) and not (out / DESCRIPTION).is_file():
         raise UserError(f"{out} exists and is no quantized model; choose another directory.")
     recipe = load_recipe(recipe_name)
+    if not simulate_only:
+        check_lowerable(recipe)
     model = FloatModel(spec, workspace.reporter)
     settings = model.preprocessing
     photos = (

@@ -2,7 +2,7 @@
 
 Sources: AdaLog (ECCV 2024), section 3.2; log2 is FQ-ViT's (IJCAI 2022), log-sqrt2 RepQ-ViT's (ICCV
 2023). The published quantizers add an exact zero to their `2^bits` codes; here the top code is the
-zero, so that `bits` bits really hold every code.
+zero, so that `bits` bits really hold every code. `published` formats are for comparisons only.
 """
 
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ class Logarithmic:
         r: its denominator.
         shift: added before the logarithm.
         fixed_scale: value of code 0, where it needs no calibration.
+        published: the zero is a code more than `bits` bits hold; there is no integer form.
     """
 
     bits: int
@@ -34,11 +35,17 @@ class Logarithmic:
     r: int = ADALOG
     shift: float = 0.0
     fixed_scale: float | None = None
+    published: bool = False
+
+    @property
+    def zero_code(self) -> int:
+        """The code of zero, behind all others."""
+        return (1 << self.bits) - (0 if self.published else 1)
 
     def __str__(self) -> str:
         """Short name for summaries."""
         name = {(1, 1): "log2", (1, 2): "log-sqrt2"}.get((self.q or 0, self.r), "adalog")
-        return f"{name}, {self.bits} bits"
+        return f"{name}, {self.bits} bits{' and a zero' if self.published else ''}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,9 @@ class LogarithmicQuantizer:
         return decode(codes, torch.tensor(self.scale), self.q, form.r, form.bits, form.shift)
 
     def fake(self, x: Tensor) -> Tensor:
-        """`dequantize(quantize(x))`."""
+        """`dequantize(quantize(x))`, or what the published format makes of `x`."""
+        if self.format.published:
+            return fake(x, torch.tensor(self.scale), torch.tensor(float(self.q)), self.format)
         return self.dequantize(self.quantize(x))
 
 
@@ -113,4 +122,4 @@ def fake(x: Tensor, scale: Tensor, q: Tensor, target: Logarithmic) -> Tensor:
     level = torch.log2((x + target.shift).clamp(min=1e-30) / scale).neg_().div_(step)
     codes = level.add_(0.5).floor_().clamp(min=0)
     values = torch.exp2(-codes * step) * scale
-    return torch.where(codes < 2**target.bits - 1, values, 0.0) - target.shift
+    return torch.where(codes < target.zero_code, values, 0.0) - target.shift

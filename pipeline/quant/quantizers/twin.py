@@ -13,6 +13,9 @@ from torch import Tensor
 GREATEST = 32767
 """Of the integers on the fine grid: products read them as int16."""
 
+PUBLISHED_RATIO = 19
+"""Largest logarithm of the ratio of both steps in the published code."""
+
 
 @dataclass(frozen=True)
 class Twin:
@@ -21,10 +24,13 @@ class Twin:
     Attributes:
         bits: width of a code, stored in uint8.
         signed: the fine range is that of the negative values; otherwise that of the small ones.
+        published: an unsigned value is the sum of what both ranges make of it, and the steps may
+            differ by any power of two; for comparisons only, there is no integer form.
     """
 
     bits: int
     signed: bool
+    published: bool = False
 
     @property
     def half(self) -> int:
@@ -34,11 +40,13 @@ class Twin:
     @property
     def largest_ratio(self) -> int:
         """Largest logarithm of the ratio of both steps."""
+        if self.published:
+            return PUBLISHED_RATIO
         return (GREATEST // max(self.half - 1, 1)).bit_length() - 1
 
     def __str__(self) -> str:
         """Short name for summaries."""
-        return f"twin, {self.bits} bits"
+        return f"twin, {self.bits} bits{', branches added' if self.published else ''}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,9 @@ class TwinQuantizer:
         return decode(codes, scale, self.ratio, self.format.bits, self.format.signed)
 
     def fake(self, x: Tensor) -> Tensor:
-        """`dequantize(quantize(x))`."""
+        """`dequantize(quantize(x))`, or what the published format makes of `x`."""
+        if self.format.published:
+            return fake(x, torch.tensor(self.scale), torch.tensor(self.ratio), self.format)
         return self.dequantize(self.quantize(x))
 
 
@@ -105,6 +115,10 @@ def fake(x: Tensor, scale: Tensor, ratio: Tensor, target: Twin) -> Tensor:
     """Encoded and decoded `x`; scale and ratio broadcast against it."""
     half, step = target.half, scale * torch.exp2(ratio.float())
     fine = torch.floor(x / scale + 0.5)
+    if target.published and not target.signed:
+        border = scale * (half - 1)
+        large = torch.floor(torch.maximum(x, border) / step + 0.5).clamp(0, half - 1) * step
+        return fine.clamp(0, half - 1) * scale + large
     coarse = torch.floor(x / step + 0.5).clamp(0, half - 1) * step
     if target.signed:
         return torch.where(x < 0, fine.clamp(1 - half, 0) * scale, coarse)

@@ -17,6 +17,7 @@ from pipeline.quant.quantizers import uniform
 from pipeline.quant.quantizers.uniform import Uniform
 from pipeline.quant.recipe import Equalize, Recipe
 from pipeline.quant.reparam.equalize import Equalization
+from pipeline.quant.reparam.learn import learned_factors
 from pipeline.quant.search.candidates import Codes, scale_grid
 from pipeline.quant.search.engine import Pair
 from pipeline.quant.search.operands import spread as broadcast
@@ -143,6 +144,11 @@ def choose_equalizations(
         if len(trials) > 1:
             errors = [_error(channels, trial, plan, recipe, sites) for trial in trials]
             best = trials[int(np.argmin(errors))]
+        if settings.learn:
+            trained = learned_factors(channels, best, plan, recipe, sites, settings.learn)
+            best = min(
+                (best, trained), key=lambda trial: _error(channels, trial, plan, recipe, sites)
+            )
         if best.shift or any(f != 1.0 for f in best.factor):
             found.append(best)
     return found

@@ -45,6 +45,7 @@ def search_products(
     start: Mapping[str, Quantizer],
     importance: Mapping[str, Tensor],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    settled: Collection[str] = (),
 ) -> Choice:
     """Find the parameters of the operands of all products that were sampled.
 
@@ -57,9 +58,11 @@ def search_products(
         start: quantizers to begin with, by key.
         importance: weight of every sampled output, by product.
         progress: called with the number of operands done and their total.
+        settled: keys of tensors whose quantizers stay as they are.
     """
     groups = list(_groups(graph, plan, sites))
-    search = _Search(plan, recipe, settings, importance, _shared(groups))
+    kept = _shared(groups).union(settled)
+    search = _Search(plan, recipe, settings, importance, kept)
     choice = Choice({}, {})
     for done, (keys, members) in enumerate(groups, start=1):
         if isinstance(members[0], Weighted):
@@ -97,6 +100,11 @@ def _shared(groups: Sequence[tuple[tuple[str, ...], list[Site]]]) -> frozenset[s
     """Tensors that several groups read, or both sides of one product."""
     readers = Counter(key for keys, _ in groups for key in keys)
     return frozenset(key for key, count in readers.items() if count > 1)
+
+
+def is_searched(target: Format) -> bool:
+    """Whether the parameters of a format are free, and few enough bits to be worth a search."""
+    return not (isinstance(target, Uniform) and (target.fixed or target.dtype != "int8"))
 
 
 class _Search:
@@ -252,9 +260,7 @@ class _Search:
         What one reader likes best may be bad for another: a tensor in several groups keeps its
         start.
         """
-        target = self.plan.format_of_key(key)
-        is_given = isinstance(target, Uniform) and (target.fixed or target.dtype != "int8")
-        return key not in self.settled and not is_given
+        return key not in self.settled and is_searched(self.plan.format_of_key(key))
 
     def _search_operand(
         self, start: Quantizer, losses_of: Callable[[Format], tuple[Operand, Losses]], size: int

@@ -12,8 +12,9 @@ class Search(BaseModel):
         objective: what is compared, a name of `OBJECTIVES`.
         importance: weight of every output's error: none, squared gradients of a sampled label
             (`fisher`), or the squared gradient of the network's own divergence (`divergence`).
-        order: `parallel`, on the float network's inputs, or `sequential`, unit by unit on those of
-            the quantized network so far.
+        order: `parallel`, on the float network's inputs; `sequential`, unit by unit on those of
+            the quantized network so far; or `bridges`, in parallel but for products between maps
+            and tokens, each of which sees what those before it in its bridge do.
         first: which side begins.
         rounds: alternations of both sides.
         low: least multiple of the scale that covers the range.
@@ -32,7 +33,7 @@ class Search(BaseModel):
 
     objective: Literal["mse", "cosine", "pearson"] = "mse"
     importance: Literal["none", "fisher", "divergence"] = "none"
-    order: Literal["parallel", "sequential"] = "parallel"
+    order: Literal["parallel", "sequential", "bridges"] = "parallel"
     first: Literal["weights", "activations"] = "weights"
     rounds: int = Field(default=1, ge=1, le=20)
     low: float = Field(default=0.3, gt=0)

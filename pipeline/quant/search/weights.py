@@ -36,11 +36,11 @@ def fake_rows(w: Tensor, pair: Pair, target: WeightFormat) -> Tensor:
 
 def quadratic_losses(site: Weighted, x: Tensor, target: WeightFormat) -> Losses:
     """Squared errors of the outputs for quantized inputs `x [S, G, K]`."""
-    inputs = x.movedim(1, 0)  # [G, S, K]
+    inputs, exact = x.movedim(1, 0), site.exact.movedim(1, 0)  # [G, S, K]
     gram = inputs.mT @ inputs / len(x)
-    cross = inputs.mT @ site.x.movedim(1, 0) / len(x)
+    cross = inputs.mT @ exact / len(x)
     slope = site.w @ (gram - cross.mT)  # [G, O, K]; zero where x is exact
-    constant = ((inputs - site.x.movedim(1, 0)) @ site.w.mT).square().mean(dim=1)  # [G, O]
+    constant = ((inputs - exact) @ site.w.mT).square().mean(dim=1)  # [G, O]
 
     def losses(pair: Pair) -> Tensor:
         moved = fake_rows(site.w, pair, target) - site.w

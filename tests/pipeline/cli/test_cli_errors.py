@@ -49,6 +49,11 @@ def bits_out_of_range(inputs: Inputs, tmp: Path) -> list[str]:
     return ["--recipe", str(tmp / "bad.toml")]
 
 
+def formats_of_a_paper(inputs: Inputs, tmp: Path) -> list[str]:
+    (tmp / "mine.toml").write_text("paper = true\n[softmax]\nformat = 'log2'\n")
+    return ["--recipe", str(tmp / "mine.toml")]
+
+
 def occupied_output(inputs: Inputs, tmp: Path) -> list[str]:
     (tmp / "thesis").mkdir()
     (tmp / "thesis" / "thesis.tex").touch()
@@ -68,6 +73,10 @@ CASES: dict[str, tuple[Callable[[Inputs, Path], list[str]], str]] = {
     "other keys": (other_keys, r"missing \(head\.bias\).* unexpected \(head\.gamma\)"),
     "unknown recipe": (lambda i, t: ["--recipe", "w8a9"], "did you mean w8a8"),
     "bits out of range": (bits_out_of_range, "weights.bits = 9"),
+    "formats of a paper": (
+        formats_of_a_paper,
+        r"mine can only be simulated: softmax in 'log2, 8 bits and a zero' has no integer form",
+    ),
     "unknown target": (lambda i, t: ["--target", "ios"], "no target 'ios'.*android-arm64"),
     "unknown device": (lambda i, t: ["--device", "phone"], "no device 'phone'"),
     "unknown emulated CPU": (lambda i, t: ["--device", "emulated:z80"], "cortex-a76"),
@@ -173,6 +182,20 @@ def test_quantized_models_of_other_weights_are_not_built(deployed, run, inputs, 
     )  # fmt: skip
     assert result.exit_code == 1
     assert "other weights or settings than those of" in result.stderr.splitlines()[-1]
+
+
+def test_formats_of_a_paper_are_simulated_on_demand_and_never_built(run, inputs, tmp_path):
+    recipe = formats_of_a_paper(inputs, tmp_path)
+    path = tmp_path / "mine.toml"
+    path.write_text("calibration_images = 6\n" + path.read_text())
+    options = [*inputs.options("checkpoint", "calibration", "work"), *recipe]
+    refused = run("quantize", "test_vit", *options, "--out", tmp_path / "q")
+    assert refused.exit_code == 1 and "--simulate-only" in refused.stderr
+    assert not (tmp_path / "q").exists()
+    allowed = run("quantize", "test_vit", *options, "--simulate-only", "--out", tmp_path / "q")
+    assert allowed.exit_code == 0, allowed.stderr
+    built = run("build", tmp_path / "q", "--out", tmp_path / "a", *inputs.options("work"))
+    assert built.exit_code == 1 and "can only be simulated" in built.stderr.splitlines()[-1]
 
 
 def test_usage_errors_are_left_to_the_parser(run):
