@@ -25,6 +25,7 @@ EVERY_STAGE = (
 FLOAT_MODEL = (
     *EVERY_STAGE,
     "pipeline/canonical",
+    "pipeline/operators.py",
     "pipeline/data",
     "pipeline/models",
     "pipeline/stages/float_model.py",
