@@ -27,6 +27,7 @@ FLOAT_MODEL = (
     "pipeline/canonical",
     "pipeline/data",
     "pipeline/models",
+    "pipeline/operators.py",
     "pipeline/stages/float_model.py",
 )
 QUANTIZE = (*FLOAT_MODEL, "pipeline/quant", "pipeline/stages/quantize.py")
