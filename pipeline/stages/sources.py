@@ -28,6 +28,7 @@ FLOAT_MODEL = (
     "pipeline/operators.py",
     "pipeline/data",
     "pipeline/models",
+    "pipeline/operators.py",
     "pipeline/stages/float_model.py",
 )
 QUANTIZE = (*FLOAT_MODEL, "pipeline/quant", "pipeline/stages/quantize.py")
