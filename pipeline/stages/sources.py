@@ -25,7 +25,6 @@ EVERY_STAGE = (
 FLOAT_MODEL = (
     *EVERY_STAGE,
     "pipeline/canonical",
-    "pipeline/operators.py",
     "pipeline/data",
     "pipeline/models",
     "pipeline/operators.py",
