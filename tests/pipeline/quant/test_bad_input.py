@@ -17,8 +17,9 @@ QUICK = {"count": 16, "rounds": 1, "refine": 2, "keep": 4, "importance": "none"}
 
 
 def at_bits(name: str, bits: int, images: int) -> Recipe:
-    """A bundled recipe with a small budget."""
+    """A bundled recipe with a small budget, and without training."""
     content = load_recipe(f"{name}:w{bits}a{bits}").model_dump()
+    content |= {"reconstruct": None, "mlp": None, "mixed": None}
     content["calibration_images"] = images
     if content["search"]:
         content["search"] |= QUICK
