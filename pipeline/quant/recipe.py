@@ -112,14 +112,17 @@ class Equalize(_Section):
 
     Attributes:
         tensors: outputs of normalizations only, or all tensors where the compiler can do it.
-        statistic: how the width of a channel is measured: by its range or its deviation.
+        statistics: how the width of a channel is measured: by its range or its deviation; where
+            both are given, the error of the products decides.
         exponents: factors are powers of the width with one of these exponents; where there are
             several, the error of the products decides.
         shift: channels of normalizations are centred as well.
         learn: steps in which the best of these factors are trained further; 0 for none.
     """
 
-    statistic: Literal["range", "deviation"] = "range"
+    statistics: Annotated[
+        tuple[Literal["range", "deviation"], ...], Field(strict=False, min_length=1)
+    ] = ("range",)
     tensors: Literal["norms", "all"] = "norms"
     exponents: Annotated[tuple[float, ...], Field(strict=False, min_length=1)] = (1.0,)
     shift: bool = True

@@ -136,9 +136,11 @@ def choose_equalizations(
     found = []
     for channels in tensors:
         shift = settings.shift and channels.node.target in walk.NORMS and channels.can_shift
-        spread = statistics[channels.node.name].spread(settings.statistic, not shift)
+        seen = statistics[channels.node.name]
         trials = [
-            _equalization(channels, spread, exponent, shift) for exponent in settings.exponents
+            _equalization(channels, seen.spread(statistic, not shift), exponent, shift)
+            for statistic in settings.statistics
+            for exponent in settings.exponents
         ]
         best = trials[0]
         if len(trials) > 1:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.quant.recipe import Recipe, load_recipe, parse_recipe, recipe_names
+from pipeline.quant.recipe import Recipe, at_bits, load_recipe, parse_recipe, recipe_names
 
 
 def _file(folder: Path, text: str) -> Path:
@@ -111,3 +111,16 @@ def test_a_name_may_ask_for_a_preset() -> None:
 def test_training_uses_more_photos_than_calibration() -> None:
     assert load_recipe("w8a8").most_images == load_recipe("w8a8").calibration_images
     assert load_recipe("aphq").most_images == 1024
+
+
+def test_sections_for_few_bits_replace_keys_of_the_recipe_only_there() -> None:
+    content = {
+        "name": "mine",
+        "activations": {"bits": 8, "per_head": True},
+        "below_8_bits": {"softmax": {"format": "adalog"}},
+    }
+    recipe = parse_recipe(content, "mine")
+    assert recipe.softmax.format == "int16"
+    few = at_bits(recipe, 4, 4)
+    assert few.softmax.format == "adalog"
+    assert few.activations.per_head

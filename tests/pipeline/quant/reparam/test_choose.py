@@ -85,7 +85,7 @@ def test_full_equalization_gives_every_channel_the_same_spread(
     builder, images, statistic: str
 ) -> None:
     graph = uneven(builder)
-    found = choose(graph, images, statistic=statistic)
+    found = choose(graph, images, statistics=(statistic,))
     assert found
     changed = equalize(graph, found)
     for one in found:
