@@ -19,7 +19,7 @@ from tvm_passes.ops.pad import PadConfig
 
 FORMATS = ("", "_log", "_twin")
 FLOAT = {f"{way}quantize{name}" for way in ("", "de") for name in FORMATS}
-FLOAT |= {"normalize", "pointwise"}
+FLOAT |= {"normalize", "pointwise", "float_dynamic_relu"}
 GEOMETRY = {"strides": (2, 1), "dilation": (1, 3), "groups": 1}
 
 
