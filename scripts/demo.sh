@@ -9,5 +9,5 @@ MODEL=${1:-mobilevit_xxs} # or efficientformerv2_s0
 exec "$POCKETVIT" deploy "$MODEL" \
   --checkpoint "pipeline/assets/${MODEL}_digits.safetensors" \
   --calibration demo/digits/calibration --validation demo/digits/validation \
-  --recipe w8a8 --target android-arm64 --device host --device emulated:cortex-a76 \
+  --target android-arm64 --device host --device emulated:cortex-a76 \
   --out "demo/$MODEL" --work demo/work
