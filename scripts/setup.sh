@@ -11,7 +11,7 @@ system_packages() {
   local missing=() command
   for command in "${!commands[@]}"; do
     if [ "$command" = llvm-mca ]; then
-      compgen -c llvm-mca | grep -Eq '^llvm-mca-(19|2[0-9])$' || missing+=(llvm)
+      compgen -c llvm-mca | grep -E '^llvm-mca-(19|2[0-9])$' >/dev/null || missing+=(llvm)
     elif ! command -v "$command" >/dev/null; then
       missing+=("${commands[$command]}")
     fi

@@ -50,7 +50,10 @@ def equalizable(graph: fx.Graph, plan: Plan, settings: Equalize) -> list[Channel
             continue
         if not isinstance(plan.formats.get(node.name), Uniform):
             continue
-        only_products = all(r.target in walk.GEMMS for r in walk.consumers(node))
+        readers = walk.consumers(node)
+        if any(reader.name in plan.roles.heads_mixers for reader in readers):
+            continue  # they read 16 bits, of which every head has enough
+        only_products = all(r.target in walk.GEMMS for r in readers)
         if (only_products or _is_wide(node, plan)) and (channels := channels_of(node)) is not None:
             found.append(channels)
     return found

@@ -50,6 +50,18 @@ def rows_of(graph: fx.GraphModule, node: fx.Node, axis: int, images: Any) -> Ten
     return torch.cat(rows, dim=1).double()
 
 
+def test_what_talking_heads_read_is_left_alone(builder) -> None:
+    heads = builder.call(aten.reshape.default, builder.tokens(builder.stem()), [1, 2, 16, 16])
+    logits = builder.call(aten.matmul.default, heads, heads)
+    weights = builder.call(aten.softmax.int, builder.conv(logits, 2, path="before"), -1)
+    values = builder.call(aten.matmul.default, builder.conv(weights, 2, path="after"), heads)
+    model = builder.head(builder.call(aten.reshape.default, values, [1, 64, 8]))
+    plan = make_plan(model.graph, RECIPE)
+    assert len(plan.roles.heads_mixers) == 2
+    found = {c.node.name for c in equalizable(model.graph, plan, Equalize(tensors="all"))}
+    assert not found & {logits.name, weights.name}
+
+
 def test_norms_alone_or_all_that_the_compiler_can_scale(vit) -> None:
     plan = make_plan(vit.graph, RECIPE)
     norms = equalizable(vit.graph, plan, Equalize(tensors="norms"))
