@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from pipeline.operators import DYNAMIC_RELU
 from pipeline.quant import walk, weights
 from pipeline.quant.channels import Channels, channels_of
 from pipeline.quant.images import as_input
@@ -18,6 +19,7 @@ from pipeline.quant.quantizers.uniform import Uniform
 from pipeline.quant.recipe import Equalize, Recipe
 from pipeline.quant.reparam.equalize import Equalization
 from pipeline.quant.reparam.learn import learned_factors
+from pipeline.quant.roles import Role
 from pipeline.quant.search.candidates import Codes, scale_grid
 from pipeline.quant.search.engine import Pair
 from pipeline.quant.search.operands import spread as broadcast
@@ -46,7 +48,11 @@ def equalizable(graph: fx.Graph, plan: Plan, settings: Equalize) -> list[Channel
         is_norm = node.target in walk.NORMS
         if node.op != "call_function" or (settings.tensors == "norms" and not is_norm):
             continue
-        if not (is_norm or node.target in walk.CURVES or _is_wide(node, plan)):
+        wide = _is_wide(node, plan)
+        if wide and plan.roles.tensors[node.name] is not Role.RESIDUAL:
+            continue  # tokens, gates, logits: 16 bits resolve every channel
+        is_curve = node.target in walk.CURVES and node.target is not DYNAMIC_RELU
+        if not (is_norm or is_curve or wide):
             continue
         if not isinstance(plan.formats.get(node.name), Uniform):
             continue
@@ -54,7 +60,7 @@ def equalizable(graph: fx.Graph, plan: Plan, settings: Equalize) -> list[Channel
         if any(reader.name in plan.roles.heads_mixers for reader in readers):
             continue  # they read 16 bits, of which every head has enough
         only_products = all(r.target in walk.GEMMS for r in readers)
-        if (only_products or _is_wide(node, plan)) and (channels := channels_of(node)) is not None:
+        if (only_products or wide) and (channels := channels_of(node)) is not None:
             found.append(channels)
     return found
 
