@@ -5,6 +5,7 @@ to the front, and back, vanish too.
 """
 
 from math import log
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,9 +114,7 @@ def _probabilities(
         _steps(second) * 2.0**softmax.bits,
         zero_q=first.zero_a,
         zero_v=second.zero_b,
-        zero_point=second.zero_point,
-        dtype=second.dtype,
-        codes=(second.qmin, second.qmax),
+        **_output(second),
     )
 
 
@@ -131,9 +130,7 @@ def _uniform_codes(
         _steps(second),
         zero_q=first.zero_a,
         zero_v=second.zero_b,
-        zero_point=second.zero_point,
-        dtype=second.dtype,
-        codes=(second.qmin, second.qmax),
+        **_output(second),
     )
 
 
@@ -150,10 +147,23 @@ def _adalog_codes(
         _steps(second),
         2.0 ** (softmax.code_offset * 2.0**-EXP2_BITS),
         zero_q=first.zero_a,
-        zero_point=second.zero_point,
-        dtype=second.dtype,
-        codes=(second.qmin, second.qmax),
+        **_output(second),
     )
+
+
+class _Output(TypedDict):
+    zero_point: int
+    dtype: str
+    codes: tuple[int, int]
+
+
+def _output(product: MatmulConfig) -> _Output:
+    """Format of the result, as all three configurations take it."""
+    return {
+        "zero_point": product.zero_point,
+        "dtype": product.dtype,
+        "codes": (product.qmin, product.qmax),
+    }
 
 
 def _logit_scale(softmax: SoftmaxConfig) -> float:

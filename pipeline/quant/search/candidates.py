@@ -9,9 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.quant.observers import SCALE_FLOOR
 from pipeline.quant.search.engine import Pair
-
-SCALE_FLOOR = 2.0**-20
 
 
 class Grid(NamedTuple):

@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
 
+from pipeline.quant.formats import int8
 from pipeline.quant.initial import weight_format
 from pipeline.quant.plan import Plan
 from pipeline.quant.quantizers import Format, Quantizer
 from pipeline.quant.quantizers.uniform import Uniform
 from pipeline.quant.recipe import Recipe
+from pipeline.quant.roles import Role
 from pipeline.quant.search import weights
 from pipeline.quant.search.engine import Found, Losses, Pair, best_of, coarse_to_fine
 from pipeline.quant.search.objectives import OBJECTIVES, Objective, ranking
@@ -250,7 +252,7 @@ class _Search:
         return operand.fake(operand.incumbent(quantizer))[0]
 
     def _is_logits(self, product: str) -> bool:
-        return self.plan.roles.tensors.get(product) == "fused"
+        return self.plan.roles.tensors.get(product) is Role.FUSED
 
     # Both
 
@@ -290,12 +292,9 @@ class _Search:
         return best[1]
 
     def _schemes(self, target: Format) -> list[Format]:
-        if not self.settings.schemes or not isinstance(target, Uniform) or target.bits == 1:
+        if not self.settings.schemes or not isinstance(target, Uniform) or target.symmetric:
             return [target]
-        half = 1 << (target.bits - 1)
-        if target.symmetric:
-            return [target]
-        return [target, replace(target, qmin=1 - half, qmax=half - 1, symmetric=True)]
+        return [target, int8(target.bits, symmetric=True)]
 
     def _find(self, pairs: Pair, spacing: Tensor, losses: Losses, size: int) -> Found:
         chunk = max(_CHUNK_ELEMENTS // max(size, 1), 1)
