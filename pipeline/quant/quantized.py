@@ -162,8 +162,11 @@ def _calibrated(
     if recipe.equalize is not None:
         plan = make_plan(graph.graph, recipe)
         sites = _sites(graph, photos, recipe)
+        weigh = importance.of_products(
+            recipe.equalize.importance, graph, plan, recipe, photos, sites
+        )
         equalizations = tuple(
-            choose_equalizations(graph, plan, recipe, recipe.equalize, photos, sites)
+            choose_equalizations(graph, plan, recipe, recipe.equalize, photos, sites, weigh)
         )
         graph = equalize(graph, equalizations)
     exponents: Exponents = {}
@@ -193,7 +196,7 @@ def _in_parallel(
     sites = _sites(graph, photos, recipe)
     rows: Mapping[str, Pair] = {}
     if recipe.search is not None:
-        weigh = importance.of_products(graph, plan, recipe, photos, sites)
+        weigh = importance.of_products(recipe.search.importance, graph, plan, recipe, photos, sites)
         choice = search_products(
             graph.graph, plan, recipe, recipe.search, sites, activations, weigh
         )

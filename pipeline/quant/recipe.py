@@ -117,6 +117,8 @@ class Equalize(_Section):
         exponents: factors are powers of the width with one of these exponents; where there are
             several, the error of the products decides.
         shift: channels of normalizations are centred as well.
+        importance: weight of every output's error where that decides: none, or squared gradients
+            of a sampled label (`fisher`).
         learn: steps in which the best of these factors are trained further; 0 for none.
     """
 
@@ -126,6 +128,7 @@ class Equalize(_Section):
     tensors: Literal["norms", "all"] = "norms"
     exponents: Annotated[tuple[float, ...], Field(strict=False, min_length=1)] = (1.0,)
     shift: bool = True
+    importance: Literal["none", "fisher"] = "none"
     learn: int = Field(default=0, ge=0)
 
 
@@ -244,7 +247,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     found = _VARIANT.fullmatch(str(name_or_path))
     if found is None or not (found["weights"] or found["preset"]):
         return _load(name_or_path)
-    recipe = _load(found["recipe"])
+    recipe = load_recipe(found["recipe"])  # which may name a preset in front of the bits
     if found["weights"]:
         recipe = at_bits(recipe, int(found["weights"]), int(found["activations"]))
     return with_preset(recipe, found["preset"].lower()) if found["preset"] else recipe

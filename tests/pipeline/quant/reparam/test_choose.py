@@ -24,7 +24,7 @@ RECIPE = parse_recipe({"name": "w4a4", "weights": {"bits": 4}, "activations": {"
 def choose(graph: fx.GraphModule, images: Any, **settings: Any) -> list[Equalization]:
     plan = make_plan(graph.graph, RECIPE)
     sites = collect_sites(graph, images[:4], Sampling())
-    return choose_equalizations(graph, plan, RECIPE, Equalize(**settings), images[:4], sites)
+    return choose_equalizations(graph, plan, RECIPE, Equalize(**settings), images[:4], sites, {})
 
 
 def uneven(builder: Builder, reader: str = "linear") -> fx.GraphModule:
