@@ -57,9 +57,12 @@ def quantize(
     """
     # int32 codes (the logits) can exceed the 24 bits that float32 holds exactly.
     work = x.double() if dtype == "int32" else x
-    steps = torch.floor(work / _along(axis, scale, x.dim()) + 0.5)
-    codes = steps + _along(axis, zero_point, x.dim())
-    return codes.clamp(qmin, qmax).to(DTYPES[dtype])
+    codes = (work / _along(axis, scale, x.dim())).add_(0.5).floor_()
+    if axis >= 0:
+        codes.add_(_along(axis, zero_point, x.dim()))
+    elif zero := int(zero_point):
+        codes.add_(zero)
+    return codes.clamp_(qmin, qmax).to(DTYPES[dtype])
 
 
 @quantize.register_fake
@@ -79,8 +82,15 @@ def _(
 @torch.library.custom_op("pocketvit::dequantize", mutates_args=())
 def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
     """Float32 values `(codes - zero_point) * scale`, arguments as in `quantize`."""
-    centred = codes.to(torch.int32) - _along(axis, zero_point, codes.dim())
-    return centred.to(torch.float32) * _along(axis, scale, codes.dim())
+    if codes.dtype == torch.int32:
+        values = (codes - _along(axis, zero_point, codes.dim())).to(torch.float32)
+    else:  # float32 holds these codes exactly
+        values = codes.to(torch.float32)
+        if axis >= 0:
+            values.sub_(_along(axis, zero_point, codes.dim()))
+        elif zero := int(zero_point):
+            values.sub_(zero)
+    return values.mul_(_along(axis, scale, codes.dim()))
 
 
 @dequantize.register_fake

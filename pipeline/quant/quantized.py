@@ -162,11 +162,8 @@ def _calibrated(
     if recipe.equalize is not None:
         plan = make_plan(graph.graph, recipe)
         sites = _sites(graph, photos, recipe)
-        weigh = importance.of_products(
-            recipe.equalize.importance, graph, plan, recipe, photos, sites
-        )
         equalizations = tuple(
-            choose_equalizations(graph, plan, recipe, recipe.equalize, photos, sites, weigh)
+            choose_equalizations(graph, plan, recipe, recipe.equalize, photos, sites)
         )
         graph = equalize(graph, equalizations)
     exponents: Exponents = {}
@@ -196,7 +193,7 @@ def _in_parallel(
     sites = _sites(graph, photos, recipe)
     rows: Mapping[str, Pair] = {}
     if recipe.search is not None:
-        weigh = importance.of_products(recipe.search.importance, graph, plan, recipe, photos, sites)
+        weigh = importance.of_products(graph, plan, recipe, photos, sites)
         choice = search_products(
             graph.graph, plan, recipe, recipe.search, sites, activations, weigh
         )

@@ -107,28 +107,35 @@ class PostGelu(_Logarithmic):
     format: Literal["uniform", "adalog", "twin"] = "uniform"
 
 
-class Equalize(_Section):
-    """Factors per channel in front of products, exact in the float network.
+class Factors(_Section):
+    """Which factors per channel are tried.
 
     Attributes:
-        tensors: outputs of normalizations only, or all tensors where the compiler can do it.
         statistics: how the width of a channel is measured: by its range or its deviation; where
             both are given, the error of the products decides.
         exponents: factors are powers of the width with one of these exponents; where there are
             several, the error of the products decides.
-        shift: channels of normalizations are centred as well.
-        importance: weight of every output's error where that decides: none, or squared gradients
-            of a sampled label (`fisher`).
-        learn: steps in which the best of these factors are trained further; 0 for none.
     """
 
     statistics: Annotated[
         tuple[Literal["range", "deviation"], ...], Field(strict=False, min_length=1)
     ] = ("range",)
-    tensors: Literal["norms", "all"] = "norms"
     exponents: Annotated[tuple[float, ...], Field(strict=False, min_length=1)] = (1.0,)
+
+
+class Equalize(Factors):
+    """Factors per channel in front of products, exact in the float network.
+
+    Attributes:
+        tensors: outputs of normalizations only, or all tensors where the compiler can do it.
+        others: what is tried for tensors that no normalization gives; the same when absent.
+        shift: channels of normalizations are centred as well.
+        learn: steps in which the best of these factors are trained further; 0 for none.
+    """
+
+    tensors: Literal["norms", "all"] = "norms"
+    others: Factors | None = None
     shift: bool = True
-    importance: Literal["none", "fisher"] = "none"
     learn: int = Field(default=0, ge=0)
 
 

@@ -1,11 +1,13 @@
 """Run a graph over photos in torch; for a QDQ graph this is the simulation of the integers."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
+from torch.fx.experimental.const_fold import split_const_subgraphs
 
 from pipeline.quant.images import as_input
 
@@ -28,6 +30,7 @@ def simulate(
     Raises:
         UserError: a photo has another shape than the graph takes.
     """
+    graph = _with_decoded_weights(graph)
     rows = []
     with torch.no_grad():
         for done, image in enumerate(images, start=1):
@@ -35,3 +38,11 @@ def simulate(
             if progress is not None:
                 progress(done)
     return np.stack(rows)
+
+
+def _with_decoded_weights(graph: fx.GraphModule) -> fx.GraphModule:
+    """The same graph with all that depends on constants alone computed once, for all photos."""
+    with warnings.catch_warnings():  # of a constant that it is about to register
+        warnings.simplefilter("ignore", UserWarning)
+        folded: fx.GraphModule = split_const_subgraphs(graph)
+    return folded

@@ -14,26 +14,25 @@ from pipeline.quant.sites import Site
 
 
 def of_products(
-    kind: str,
     graph: fx.GraphModule,
     plan: Plan,
     recipe: Recipe,
     photos: Sequence[np.ndarray[Any, Any]],
     sites: dict[str, Site],
 ) -> dict[str, Tensor]:
-    """Weights of the errors of sampled outputs.
+    """Weights of the errors of sampled outputs, as the recipe's search wants them.
 
     Args:
-        kind: `none`, `fisher` or `divergence`.
         graph: canonical graph.
         plan: its plan.
-        recipe: bits and formats.
+        recipe: its search names the kind of weights.
         photos: uint8 `[H, W, 3]`, those that were sampled.
         sites: samples of products.
 
     Returns:
         Product -> weights shaped like `y` of its site; empty for errors that all weigh the same.
     """
+    kind = recipe.search.importance if recipe.search is not None else "none"
     if kind == "fisher":
         return fisher(graph, plan, photos, sites)
     if kind == "divergence":

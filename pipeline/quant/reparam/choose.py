@@ -129,7 +129,6 @@ def choose_equalizations(
     settings: Equalize,
     images: Sequence[np.ndarray[Any, Any]],
     sites: Mapping[str, Site],
-    importance: Mapping[str, Tensor],
 ) -> list[Equalization]:
     """Factors for every tensor that may have them, where they lessen the error of its products.
 
@@ -140,29 +139,28 @@ def choose_equalizations(
         settings: which tensors, and the powers of the range that are tried as factors.
         images: uint8 `[H, W, 3]` calibration photos.
         sites: samples of the products.
-        importance: weight of every sampled output's error, by product; all weigh the same where
-            there is none.
     """
     tensors = equalizable(graph.graph, plan, settings)
     statistics = channel_statistics(graph, images, tensors)
     found = []
     for channels in tensors:
-        shift = settings.shift and channels.node.target in walk.NORMS and channels.can_shift
+        is_norm = channels.node.target in walk.NORMS
+        tried = settings if is_norm else settings.others or settings
+        shift = settings.shift and is_norm and channels.can_shift
         seen = statistics[channels.node.name]
         trials = [
             _equalization(channels, seen.spread(statistic, not shift), exponent, shift)
-            for statistic in settings.statistics
-            for exponent in settings.exponents
+            for statistic in tried.statistics
+            for exponent in tried.exponents
         ]
         best = trials[0]
         if len(trials) > 1:
-            errors = [_error(channels, trial, plan, recipe, sites, importance) for trial in trials]
+            errors = [_error(channels, trial, plan, recipe, sites) for trial in trials]
             best = trials[int(np.argmin(errors))]
         if settings.learn:
             trained = learned_factors(channels, best, plan, recipe, sites, settings.learn)
             best = min(
-                (best, trained),
-                key=lambda trial: _error(channels, trial, plan, recipe, sites, importance),
+                (best, trained), key=lambda trial: _error(channels, trial, plan, recipe, sites)
             )
         if best.shift or any(f != 1.0 for f in best.factor):
             found.append(best)
@@ -185,7 +183,6 @@ def _error(
     plan: Plan,
     recipe: Recipe,
     sites: Mapping[str, Site],
-    importance: Mapping[str, Tensor],
 ) -> float:
     """Squared error of all readers' sampled outputs with quantized inputs and weights."""
     factor, total = torch.tensor(trial.factor), 0.0
@@ -203,14 +200,11 @@ def _error(
         restored = weights.fake(rows, *weights.parameters(*bounds, target), target).reshape(w.shape)
         form = plan.format_of_key(plan.key_of(reader.product, 0))
         assert isinstance(form, Uniform)
-        weigh = importance.get(site.name, torch.ones(()))
-        total += _least_input_error(x, restored, wanted, weigh, form)
+        total += _least_input_error(x, restored, wanted, form)
     return total
 
 
-def _least_input_error(
-    x: Tensor, w: Tensor, wanted: Tensor, importance: Tensor, target: Uniform
-) -> float:
+def _least_input_error(x: Tensor, w: Tensor, wanted: Tensor, target: Uniform) -> float:
     codes = Codes(target.qmin, target.qmax, target.symmetric)
     grid = scale_grid(x.flatten(), codes, 0.4, 1.0, 7)
     errors = []
@@ -218,5 +212,5 @@ def _least_input_error(
         pair = Pair(*(p[index : index + 1] for p in grid.pairs))
         scale, zero = (broadcast(p, None, x.dim()) for p in pair)
         outputs = weighted_output(uniform.fake(x, scale[0], zero[0], target), w)
-        errors.append(float(((outputs - wanted).square() * importance).sum()))
+        errors.append(float((outputs - wanted).square().sum()))
     return min(errors)

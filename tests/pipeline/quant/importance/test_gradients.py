@@ -7,15 +7,16 @@ from pipeline.quant.importance import of_products
 from pipeline.quant.importance.gradients import fisher
 from pipeline.quant.plan import make_plan
 from pipeline.quant.recipe import Recipe
+from pipeline.quant.search.settings import Search
 from pipeline.quant.sites import Sampling, collect_sites
 from pipeline.quant.student import Student
 
 
 @pytest.mark.parametrize("kind", ["fisher", "divergence"])
 def test_weights_are_shaped_like_the_samples_and_have_mean_one(vit, images, kind: str) -> None:
-    recipe = Recipe(name="x", calibration_images=4)
+    recipe = Recipe(name="x", search=Search(importance=kind), calibration_images=4)
     sites = collect_sites(vit, images[:4], Sampling(rows=3, images=2))
-    found = of_products(kind, vit, make_plan(vit.graph, recipe), recipe, images[:4], sites)
+    found = of_products(vit, make_plan(vit.graph, recipe), recipe, images[:4], sites)
     assert {name: t.shape for name, t in found.items()} == {
         name: site.y.shape for name, site in sites.items()
     }
@@ -25,8 +26,8 @@ def test_weights_are_shaped_like_the_samples_and_have_mean_one(vit, images, kind
 
 
 def test_no_importance_gives_no_weights(vit, images) -> None:
-    recipe = Recipe(name="x")
-    assert of_products("none", vit, make_plan(vit.graph, recipe), recipe, images, {}) == {}
+    recipe = Recipe(name="x", search=Search())
+    assert of_products(vit, make_plan(vit.graph, recipe), recipe, images, {}) == {}
 
 
 def test_at_the_logits_it_is_the_gradient_of_the_cross_entropy(vit, images) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from pipeline.quant import walk
 from pipeline.quant.images import as_input
 from pipeline.quant.plan import make_plan
-from pipeline.quant.recipe import Equalize, parse_recipe
+from pipeline.quant.recipe import Equalize, Factors, parse_recipe
 from pipeline.quant.reparam.choose import channel_statistics, choose_equalizations, equalizable
 from pipeline.quant.reparam.equalize import Equalization, equalize
 from pipeline.quant.sites import Sampling, collect_sites
@@ -24,7 +24,7 @@ RECIPE = parse_recipe({"name": "w4a4", "weights": {"bits": 4}, "activations": {"
 def choose(graph: fx.GraphModule, images: Any, **settings: Any) -> list[Equalization]:
     plan = make_plan(graph.graph, RECIPE)
     sites = collect_sites(graph, images[:4], Sampling())
-    return choose_equalizations(graph, plan, RECIPE, Equalize(**settings), images[:4], sites, {})
+    return choose_equalizations(graph, plan, RECIPE, Equalize(**settings), images[:4], sites)
 
 
 def uneven(builder: Builder, reader: str = "linear") -> fx.GraphModule:
@@ -137,6 +137,16 @@ def test_the_error_decides_between_exponents(builder, images) -> None:
 
 def test_the_exponent_0_changes_nothing(builder, images) -> None:
     assert choose(uneven(builder), images, exponents=(0.0,)) == []
+
+
+def test_tensors_that_no_norm_gives_may_have_factors_of_their_own(vit, images) -> None:
+    still = {"exponents": (0.0,), "shift": False}
+    others = Factors(statistics=("deviation",))
+    found = {one.tensor: one for one in choose(vit, images, tensors="all", others=others, **still)}
+    plan = make_plan(vit.graph, RECIPE)
+    norms = {c.node.name for c in equalizable(vit.graph, plan, Equalize(tensors="norms"))}
+    everywhere = choose(vit, images, tensors="all", statistics=("deviation",), shift=False)
+    assert found and found == {o.tensor: o for o in everywhere if o.tensor not in norms}
 
 
 def test_what_is_padded_is_scaled_but_not_shifted(builder, images) -> None:

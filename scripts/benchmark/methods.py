@@ -1,0 +1,145 @@
+"""Comparisons put together into the tables of docs/methods.md.
+
+Reads folders that `pocketvit compare` wrote. Cells of the same model, method and bits that were
+validated on different photos, such as the two halves of a data set, become one row.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from pipeline.compare.cell import CellResult, Figures
+from pipeline.compare.paired import mcnemar, sqnr_difference, top1_difference
+from pipeline.compare.store import CELLS
+
+MARKED = re.compile(r"(<!-- figures: ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
+
+Key = tuple[str, str, str]
+"""Model, bits, method."""
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Figures of a method over all photos that it was validated on.
+
+    Attributes:
+        parts: figures by the hash of their photos, in the order of the hashes.
+    """
+
+    parts: tuple[Figures, ...]
+
+    @property
+    def photos(self) -> int:
+        """How many there are."""
+        return sum(part.photos for part in self.parts)
+
+    def mean(self, name: str) -> float:
+        """Mean over photos of a share."""
+        return sum(part.photos * float(getattr(part, name)) for part in self.parts) / self.photos
+
+    @property
+    def sqnr_db(self) -> float:
+        """Of all logits together."""
+        noise = sum(sum(part.noise) for part in self.parts)
+        signal = sum(sum(part.noise) * 10 ** ((part.sqnr_db or 0) / 10) for part in self.parts)
+        return 10 * math.log10(signal / noise) if noise else math.inf
+
+    @property
+    def seconds(self) -> float:
+        """The longest quantization."""
+        return max(part.quantize_seconds for part in self.parts)
+
+
+def read_cells(folders: Iterable[Path]) -> list[CellResult]:
+    """All results below some folders of `pocketvit compare`."""
+    files = [path for folder in folders for path in sorted((folder / CELLS).glob("*.json"))]
+    return [CellResult.model_validate_json(path.read_text(encoding="utf-8")) for path in files]
+
+
+def pool(results: Iterable[CellResult]) -> dict[Key, Pooled]:
+    """Results by what they are of; those that failed are left out."""
+    found: dict[Key, dict[str, Figures]] = defaultdict(dict)
+    for result in results:
+        if result.figures is not None:
+            key = (result.model, result.bits, result.method)
+            found[key][result.figures.photos_sha256] = result.figures
+    return {
+        key: Pooled(tuple(parts[photos] for photos in sorted(parts)))
+        for key, parts in found.items()
+    }
+
+
+def figures_table(model: str, bits: Sequence[str], pooled: Mapping[Key, Pooled]) -> str:
+    """Every method of a model at some numbers of bits, the closest to float first."""
+    lines = ["| bits | method | top-1 | against float | agreement | logit SQNR | quantized in |"]
+    lines.append("|---|---|---:|---:|---:|---:|---:|")
+    for width in bits:
+        here = {k[2]: v for k, v in pooled.items() if k[:2] == (model, width)}
+        for method, found in sorted(here.items(), key=lambda item: -item[1].sqnr_db):
+            lines.append(
+                f"| {width.upper()} | `{method}` | {found.mean('top1'):.1%} "
+                f"| {100 * found.mean('top1_difference'):+.1f} | {found.mean('agreement'):.1%} "
+                f"| {found.sqnr_db:.1f} dB | {found.seconds:.0f} s |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def claims_table(claims: Sequence[tuple[str, str, str, str]], pooled: Mapping[Key, Pooled]) -> str:
+    """Whether one method is better than another: `(model, bits, better, worse)` each."""
+    lines = ["| bits | better | than | top-1, 95 % | p | McNemar p | SQNR, 95 % | p |"]
+    lines.append("|---|---|---|---:|---:|---:|---:|---:|")
+    for model, bits, better, worse in claims:
+        a, b = pooled[model, bits, better], pooled[model, bits, worse]
+        same = [p.photos_sha256 for p in a.parts] == [p.photos_sha256 for p in b.parts]
+        if not same:
+            raise ValueError(f"{better} and {worse} were not validated on the same photos")
+        hits = [np.concatenate([part.hits for part in x.parts]) for x in (a, b)]
+        noise = [np.concatenate([part.energies for part in x.parts]) for x in (a, b)]
+        top1, sqnr = top1_difference(*hits), sqnr_difference(*noise)
+        lines.append(
+            f"| {bits.upper()} | `{better}` | `{worse}` "
+            f"| {100 * top1.value:+.1f} [{100 * top1.low:+.1f}, {100 * top1.high:+.1f}] "
+            f"| {top1.p:.2g} | {mcnemar(*hits):.2g} "
+            f"| {sqnr.value:+.1f} dB [{sqnr.low:+.1f}, {sqnr.high:+.1f}] | {sqnr.p:.2g} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def filled(text: str, pooled: Mapping[Key, Pooled]) -> str:
+    """A page with all its tables written anew.
+
+    A table stands behind `<!-- figures: MODEL BITS... -->`, or
+    `<!-- figures: MODEL BITS: BETTER > WORSE, ... -->` with a claim for each pair, and ends at
+    `<!-- end -->`.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        wanted, _, pairs = match[2].partition(": ")
+        model, *bits = wanted.split()
+        if pairs:
+            claims = [(model, bits[0], *pair.split(" > ")) for pair in pairs.split(", ")]
+            return match[1] + claims_table(claims, pooled) + match[3]  # type: ignore[arg-type]
+        return match[1] + figures_table(model, bits, pooled) + match[3]
+
+    return MARKED.sub(table, text)
+
+
+def main(
+    folders: Annotated[list[Path], typer.Argument(help="What `pocketvit compare --out` wrote.")],
+    page: Annotated[Path, typer.Option(help="The page whose tables are written.")] = DOCS,
+) -> None:
+    """Write the tables of a page from comparisons."""
+    pooled = pool(read_cells(folders))
+    page.write_text(filled(page.read_text(encoding="utf-8"), pooled), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
