@@ -35,6 +35,7 @@ def corrected_biases(
         source = activations.get(plan.key_of(node, 0))
         x = site.x if source is None else source.fake(site.x)
         w = weights[node.name].dequantized().reshape(site.w.shape)
-        error = (weighted_output(x, w) - site.y).mean(dim=0)
+        counts = site.counts.reshape(-1, 1, 1)
+        error = ((weighted_output(x, w) - site.y) * counts).sum(dim=0) / counts.sum()
         found[node.name] = bias - error.reshape(torch.Size(bias.shape))
     return found

@@ -33,7 +33,7 @@ from pipeline.quant.rounding import round_weights
 from pipeline.quant.search.engine import Pair
 from pipeline.quant.search.run import search_products
 from pipeline.quant.sequential import quantize_in_order
-from pipeline.quant.sites import Sampling, Site, collect_sites
+from pipeline.quant.sites import Sampling, collect_sites
 from pipeline.quant.stream import CPU
 from pipeline.quant.units import merge_blocks, split_units
 from pipeline.quant.work import NoWork, Work, work_of
@@ -161,7 +161,7 @@ def _calibrated(
     equalizations: tuple[Equalization, ...] = ()
     if recipe.equalize is not None:
         plan = make_plan(graph.graph, recipe)
-        sites = _sites(graph, photos, recipe)
+        sites = collect_sites(graph, photos, _sampling(recipe))
         equalizations = tuple(
             choose_equalizations(graph, plan, recipe, recipe.equalize, photos, sites)
         )
@@ -190,10 +190,11 @@ def _in_parallel(
     if not _needs_sites(recipe):
         weights = initial_weights(graph, plan, recipe, activations)
         return Quantization(activations, weights, images=calibration.images)
-    sites = _sites(graph, photos, recipe)
+    found = importance.of_products(graph, plan, recipe, photos, _sampling(recipe))
+    sampling, weigh = replace(_sampling(recipe), draws=found.draws), found.weights
+    sites = collect_sites(graph, photos, sampling)
     rows: Mapping[str, Pair] = {}
     if recipe.search is not None:
-        weigh = importance.of_products(graph, plan, recipe, photos, sites)
         choice = search_products(
             graph.graph, plan, recipe, recipe.search, sites, activations, weigh
         )
@@ -204,7 +205,7 @@ def _in_parallel(
                 recipe,
                 recipe.search,
                 photos,
-                _sampling(recipe),
+                sampling,
                 sites,
                 activations,
                 choice,
@@ -268,10 +269,6 @@ def _reconstructed(
 def _needs_sites(recipe: Recipe) -> bool:
     rounding = recipe.weights.rounding
     return recipe.search is not None or recipe.bias_correction or rounding == "compensated"
-
-
-def _sites(graph: fx.GraphModule, photos: Photos, recipe: Recipe) -> dict[str, Site]:
-    return collect_sites(graph, photos, _sampling(recipe))
 
 
 def _sampling(recipe: Recipe) -> Sampling:

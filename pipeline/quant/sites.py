@@ -6,7 +6,7 @@ positions of the output, groups, elements of the reduction. Products of two comp
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,28 @@ class Sampling:
         rows: output positions per photo.
         images: photos of a product of two computed tensors, whose operands are large.
         seed: selects the positions.
+        draws: positions that are taken in place of drawn ones, by product.
     """
 
     rows: int = 16
     images: int = 8
     seed: int = 0
+    draws: Mapping[str, "Draw"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Sampled positions of a product's output that were not drawn evenly.
+
+    Attributes:
+        positions: int64 `[photos, rows]`.
+        counts: how many positions each stands for, relative to the mean, `[photos, rows]`.
+        importance: weights of the errors of all positions, `[photos, all]`.
+    """
+
+    positions: Tensor
+    counts: Tensor
+    importance: Tensor
 
 
 @dataclass(frozen=True)
@@ -45,9 +62,11 @@ class Weighted:
         x: inputs `[S, G, K]`; rows of one photo lie together.
         w: weights `[G, O, K]`.
         y: outputs `[S, G, O]` in float, without bias.
-        moments: mean of `x^T x` over all positions, not only the sampled ones, `[G, K, K]`.
+        moments: mean of `x^T x` over all positions, not only the sampled ones, `[G, K, K]`; each
+            weighs as much as its importance where that is known.
         images: number of photos.
         positions: which rows of every photo's output were sampled, `[images, rows]`.
+        counts: how many positions each of them stands for, relative to the mean, `[images, rows]`.
         reference: inputs that gave `y`, where `x` are not those themselves but what a quantized
             network makes of them.
     """
@@ -59,6 +78,7 @@ class Weighted:
     moments: Tensor
     images: int
     positions: Tensor
+    counts: Tensor
     reference: Tensor | None = None
 
     @property
@@ -142,20 +162,14 @@ class SiteSampler:
         self._photo = 0
         self._kept: dict[fx.Node, list[tuple[Tensor, ...]]] = {}
         self._moments: dict[fx.Node, Tensor] = {}
-        products = [n for n in graph.graph.nodes if n.target in walk.GEMMS]
         self._positions: dict[fx.Node, list[Tensor]] = {}
-        self._generators = {
-            node: torch.Generator().manual_seed(sampling.seed * 1_000_003 + index)
-            for index, node in enumerate(products)
-        }
+        self._generators = generators(graph.graph, sampling.seed)
 
     def observe(self, product: fx.Node, read: tuple[Tensor, ...]) -> None:
         """Sample what a product reads of one photo."""
         if product.target is not walk.MATMUL:
             self._kept.setdefault(product, []).append(self._rows(product, read[0]))
-        elif self._photo < self._sampling.images and not any(
-            map(walk.is_constant, walk.operands(product))
-        ):
+        elif is_sampled(product, self._photo, self._sampling):
             self._kept.setdefault(product, []).append(self._matrices(product, *read))
 
     def end_photo(self) -> None:
@@ -177,20 +191,29 @@ class SiteSampler:
             w = weight.reshape(x.shape[1], -1, x.shape[2])
             moments = self._moments[node] / self._photo
             y = weighted_output(x, w)
-            found[node.name] = Weighted(node.name, x, w, y, moments, self._photo, positions)
+            draw = self._sampling.draws.get(node.name)
+            counts = torch.ones(positions.shape) if draw is None else draw.counts
+            found[node.name] = Weighted(node.name, x, w, y, moments, self._photo, positions, counts)
         return found
 
     def _pick(self, node: fx.Node, count: int) -> Tensor:
         """Indices of sampled positions among `count`."""
-        order = torch.randperm(count, generator=self._generators[node])
-        picked = order[: self._sampling.rows].sort().values
+        if (draw := self._sampling.draws.get(node.name)) is not None:
+            picked = draw.positions[len(self._positions.get(node, ()))]
+        else:
+            order = torch.randperm(count, generator=self._generators[node])
+            picked = order[: self._sampling.rows].sort().values
         self._positions.setdefault(node, []).append(picked)
         return picked
 
     def _rows(self, node: fx.Node, x: Tensor) -> tuple[Tensor, ...]:
         rows = x.reshape(-1, 1, x.shape[-1]) if node.target is walk.LINEAR else conv_rows(node, x)
         groups = rows.movedim(1, 0)
-        moments = groups.mT @ groups / len(rows)
+        draw = self._sampling.draws.get(node.name)
+        weighed = (
+            groups if draw is None else groups * draw.importance[self._photo].reshape(1, -1, 1)
+        )
+        moments = weighed.mT @ groups / len(rows)
         self._moments[node] = self._moments.get(node, torch.zeros_like(moments)) + moments
         return (rows[self._pick(node, len(rows))].clone(),)
 
@@ -232,24 +255,35 @@ def seen_by(quantized: Mapping[str, Site], exact: Mapping[str, Site]) -> dict[st
     return found
 
 
-def sampled_outputs(node: fx.Node, site: Site, photo: int, value: Tensor) -> Tensor:
-    """The part of a tensor like a product's output that belongs to the samples of one photo.
+def is_sampled(product: fx.Node, photo: int, sampling: Sampling) -> bool:
+    """Whether samples of a product are kept of the photo with this index."""
+    if product.target is not walk.MATMUL:
+        return product.target in walk.GEMMS
+    return photo < sampling.images and not any(map(walk.is_constant, walk.operands(product)))
 
-    Args:
-        node: the product.
-        site: its samples.
-        photo: index of the photo.
-        value: shaped like the product's output in the graph.
+
+def generators(graph: fx.Graph, seed: int) -> dict[fx.Node, torch.Generator]:
+    """A source of random positions for every product."""
+    products = [n for n in graph.nodes if n.target in walk.GEMMS]
+    return {
+        node: torch.Generator().manual_seed(seed * 1_000_003 + index)
+        for index, node in enumerate(products)
+    }
+
+
+def output_rows(node: fx.Node, value: Tensor) -> Tensor:
+    """A tensor like a product's output in the graph, in the form of the `y` of its site.
 
     Returns:
-        `[rows, G, O]`, or `[I, H, rows, N]`: the photo's share of the site's `y`.
+        `[positions, G, O]`, or `[I, H, positions, N]`.
     """
-    picked = site.positions[photo]
-    if isinstance(site, Paired):
-        return value.reshape(-1, *value.shape[-3:])[:, :, picked]
-    groups = site.w.shape[0]
-    rows = value if node.target is walk.LINEAR else value.flatten(2).movedim(1, 2)
-    return rows.reshape(-1, groups, rows.shape[-1] // groups)[picked]
+    if node.target is walk.MATMUL:
+        return value.reshape(-1, *value.shape[-3:])
+    if node.target is walk.LINEAR:
+        return value.reshape(-1, 1, value.shape[-1])
+    rows = value.flatten(2).movedim(1, 2)
+    groups = walk.conv_window(node)[3]
+    return rows.reshape(-1, groups, rows.shape[-1] // groups)
 
 
 def conv_rows(node: fx.Node, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from pipeline.compare.cell import CellResult, Figures
 from pipeline.compare.paired import mcnemar, sqnr_difference, top1_difference
 from pipeline.compare.store import CELLS
 
-MARKED = re.compile(r"(<!-- figures: ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- figures: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 
 Key = tuple[str, str, str]

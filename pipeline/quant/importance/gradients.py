@@ -7,6 +7,7 @@ softmax gives an unbiased diagonal of the same Hessian instead (the Fisher infor
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
+from pipeline.quant import walk
 from pipeline.quant.images import as_input
 from pipeline.quant.initial import weight_and_bias, weight_format
 from pipeline.quant.plan import Plan
 from pipeline.quant.quantizers import Quantizer
 from pipeline.quant.recipe import Recipe
 from pipeline.quant.reconstruct.trainable import TrainableFake
-from pipeline.quant.sites import Site, sampled_outputs
+from pipeline.quant.sites import Draw, Sampling, generators, is_sampled, output_rows
 from pipeline.quant.student import Student
 from pipeline.quant.weights import quantize_weight
 
@@ -28,33 +30,43 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """Of the logits `[1, classes]` of a photo, and of its input."""
 
 
+@dataclass(frozen=True)
+class Importance:
+    """What errors of sampled outputs cost.
+
+    Attributes:
+        draws: where samples are taken: half of them evenly, half where gradients are large. A
+            class token is one row of hundreds, and what it says is all that counts in the end.
+        weights: product -> squared gradients, times the positions that a sample stands for,
+            shaped like `y` of its site; mean 1 over all products together.
+    """
+
+    draws: dict[str, Draw]
+    weights: dict[str, Tensor]
+
+
 def fisher(
     graph: fx.GraphModule,
     plan: Plan,
     photos: Sequence[np.ndarray[Any, Any]],
-    sites: Mapping[str, Site],
-    seed: int = 0,
-) -> dict[str, Tensor]:
+    sampling: Sampling,
+) -> Importance:
     """Squared gradients of the cross entropy with a label that the network itself might give.
 
     Args:
         graph: canonical graph.
         plan: its plan.
-        photos: uint8 `[H, W, 3]`, those that were sampled.
-        sites: samples of products.
-        seed: draws the labels.
-
-    Returns:
-        Product -> weights shaped like `y` of its site, with mean 1 over all products together.
+        photos: uint8 `[H, W, 3]`, those that will be sampled.
+        sampling: how much of every product; its seed draws the labels as well.
     """
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(sampling.seed)
 
     def loss(logits: Tensor, _: Tensor) -> Tensor:
         flat = logits.reshape(-1, logits.shape[-1])
         label = torch.multinomial(flat.detach().softmax(-1), 1, generator=random)
         return functional.cross_entropy(flat, label.squeeze(1))
 
-    return _squared_gradients(Student(graph, plan, {}, {}, {}), photos, sites, loss)
+    return _squared_gradients(Student(graph, plan, {}, {}, {}), photos, sampling, loss)
 
 
 def divergence(
@@ -63,8 +75,8 @@ def divergence(
     recipe: Recipe,
     activations: Mapping[str, Quantizer],
     photos: Sequence[np.ndarray[Any, Any]],
-    sites: Mapping[str, Site],
-) -> dict[str, Tensor]:
+    sampling: Sampling,
+) -> Importance:
     """Squared gradients of the divergence of the network quantized by extremes from the float one.
 
     Args:
@@ -72,11 +84,8 @@ def divergence(
         plan: its plan.
         recipe: formats of weights.
         activations: key -> quantizer, by extremes.
-        photos: uint8 `[H, W, 3]`, those that were sampled.
-        sites: samples of products.
-
-    Returns:
-        See `fisher`.
+        photos: uint8 `[H, W, 3]`, those that will be sampled.
+        sampling: how much of every product.
     """
     exact = Student(graph, plan, {}, {}, {})
     nodes, last = _operators(graph)
@@ -95,17 +104,18 @@ def divergence(
             logits.log_softmax(-1), wanted, reduction="batchmean", log_target=True
         )
 
-    return _squared_gradients(Student(graph, plan, fakes, weights, {}), photos, sites, loss)
+    return _squared_gradients(Student(graph, plan, fakes, weights, {}), photos, sampling, loss)
 
 
 def _squared_gradients(
     student: Student,
     photos: Sequence[np.ndarray[Any, Any]],
-    sites: Mapping[str, Site],
+    sampling: Sampling,
     loss: Loss,
-) -> dict[str, Tensor]:
+) -> Importance:
     nodes, last = _operators(student.graph)
-    parts: dict[str, list[Tensor]] = {name: [] for name in sites}
+    random = generators(student.graph.graph, sampling.seed)
+    drawn: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {}
     for index, photo in enumerate(photos):
         outputs: dict[fx.Node, Tensor] = {}
 
@@ -116,16 +126,42 @@ def _squared_gradients(
 
         image = as_input(photo, student.graph).requires_grad_()
         logits = student.run(nodes, {nodes[0]: image}, keep)[last]
-        wanted = [n for n in outputs if n.name in sites and index < len(sites[n.name].positions)]
+        wanted = [n for n in outputs if is_sampled(n, index, sampling)]
         gradients = torch.autograd.grad(
             loss(logits, image.detach()), [outputs[n] for n in wanted], materialize_grads=True
         )
         for node, gradient in zip(wanted, gradients, strict=True):
-            picked = sampled_outputs(node, sites[node.name], index, gradient)
-            parts[node.name].append(picked.square())
-    found = {name: torch.cat(part) for name, part in parts.items()}
-    mean = sum(float(t.sum()) for t in found.values()) / sum(t.numel() for t in found.values())
-    return {name: t / mean for name, t in found.items()} if mean > 0 else found
+            squares = output_rows(node, gradient).square()
+            drawn.setdefault(node.name, []).append(_draw(node, squares, sampling.rows, random))
+    parts = {name: list(zip(*draws, strict=True)) for name, draws in drawn.items()}
+    weights = {name: torch.cat(part[3]) for name, part in parts.items()}
+    mean = sum(float(t.sum()) for t in weights.values()) / sum(t.numel() for t in weights.values())
+    return Importance(
+        {n: Draw(*map(torch.stack, part[:3])) for n, part in parts.items()},
+        {name: t / mean for name, t in weights.items()} if mean > 0 else weights,
+    )
+
+
+def _draw(
+    node: fx.Node, squares: Tensor, rows: int, random: Mapping[fx.Node, torch.Generator]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Positions, what each stands for, the importance of all, and the weights of the outputs."""
+    axis = squares.dim() - 2 if node.target is walk.MATMUL else 0
+    energy = squares.movedim(axis, 0).flatten(1).sum(1).double()
+    count, total = len(energy), float(energy.sum())
+    even = torch.full_like(energy, 1 / count)
+    share = (even + energy / total) / 2 if total > 0 else even
+    taken = min(rows, count)
+    picked = torch.multinomial(share, taken, generator=random[node]).sort().values
+    stands_for = (taken / count / (taken * share[picked]).clamp(max=1)).float()
+    shape = [1] * squares.dim()
+    shape[axis] = -1
+    return (
+        picked,
+        stands_for,
+        (share * count).float(),
+        squares.index_select(axis, picked) * stands_for.reshape(shape),
+    )
 
 
 def _operators(graph: fx.GraphModule) -> tuple[list[fx.Node], fx.Node]:

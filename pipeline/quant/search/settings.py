@@ -10,8 +10,10 @@ class Search(BaseModel):
 
     Attributes:
         objective: what is compared, a name of `OBJECTIVES`.
-        importance: weight of every output's error: none, squared gradients of a sampled label
-            (`fisher`), or the squared gradient of the network's own divergence (`divergence`).
+        importance: which errors count: all the same; `rows`: those of rows with large gradients are
+            sampled more often; `fisher`: so as well, and each output's error is weighed by the
+            squared gradient of a sampled label; `divergence`: by that of the network's own
+            divergence.
         order: `parallel`, on the float network's inputs; `sequential`, unit by unit on those of
             the quantized network so far; or `bridges`, in parallel but for products between maps
             and tokens, each of which sees what those before it in its bridge do.
@@ -32,7 +34,7 @@ class Search(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     objective: Literal["mse", "cosine", "pearson"] = "mse"
-    importance: Literal["none", "fisher", "divergence"] = "none"
+    importance: Literal["none", "fisher", "rows", "divergence"] = "none"
     order: Literal["parallel", "sequential", "bridges"] = "parallel"
     first: Literal["weights", "activations"] = "weights"
     rounds: int = Field(default=1, ge=1, le=20)

@@ -7,7 +7,7 @@ from pipeline.quant import walk
 from pipeline.quant.initial import weight_and_bias
 from pipeline.quant.plan import make_plan
 from pipeline.quant.recipe import Recipe
-from pipeline.quant.sites import Sampling, collect_sites, sampled_outputs
+from pipeline.quant.sites import Sampling, collect_sites, output_rows
 from pipeline.quant.student import Student
 
 
@@ -24,5 +24,6 @@ def test_positions_find_the_samples_in_the_output(vit, images, target) -> None:
         if target is not walk.MATMUL:
             bias = weight_and_bias(vit, node)[1]
             value = value - (bias if target is walk.LINEAR else bias.reshape(1, -1, 1, 1))
-        parts.append(sampled_outputs(node, site, index, value))
+        axis = 2 if target is walk.MATMUL else 0
+        parts.append(output_rows(node, value).index_select(axis, site.positions[index]))
     torch.testing.assert_close(torch.cat(parts), site.y, rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Squared gradients, at the positions that were sampled."""
+"""Squared gradients, and where samples are taken by them."""
 
 import pytest
 import torch
@@ -11,30 +11,68 @@ from pipeline.quant.search.settings import Search
 from pipeline.quant.sites import Sampling, collect_sites
 from pipeline.quant.student import Student
 
+FEW = Sampling(rows=3, images=2)
+
 
 @pytest.mark.parametrize("kind", ["fisher", "divergence"])
-def test_weights_are_shaped_like_the_samples_and_have_mean_one(vit, images, kind: str) -> None:
+def test_weights_are_shaped_like_the_samples(vit, images, kind: str) -> None:
     recipe = Recipe(name="x", search=Search(importance=kind), calibration_images=4)
-    sites = collect_sites(vit, images[:4], Sampling(rows=3, images=2))
-    found = of_products(vit, make_plan(vit.graph, recipe), recipe, images[:4], sites)
-    assert {name: t.shape for name, t in found.items()} == {
+    found = of_products(vit, make_plan(vit.graph, recipe), recipe, images[:4], FEW)
+    sites = collect_sites(vit, images[:4], Sampling(rows=3, images=2, draws=found.draws))
+    assert {name: t.shape for name, t in found.weights.items()} == {
         name: site.y.shape for name, site in sites.items()
     }
-    values = torch.cat([t.flatten() for t in found.values()])
+    values = torch.cat([t.flatten() for t in found.weights.values()])
     assert float(values.min()) >= 0
     assert float(values.mean()) == pytest.approx(1, rel=1e-4)
+    for name, site in sites.items():
+        assert torch.equal(site.positions, found.draws[name].positions)
 
 
-def test_no_importance_gives_no_weights(vit, images) -> None:
+def test_rows_alone_are_drawn_by_gradients_and_weigh_the_same(vit, images) -> None:
+    plan = make_plan(vit.graph, Recipe(name="x"))
+    recipe = Recipe(name="x", search=Search(importance="rows"))
+    found = of_products(vit, plan, recipe, images[:2], FEW)
+    assert not found.weights
+    expected = fisher(vit, plan, images[:2], FEW).draws
+    assert found.draws.keys() == expected.keys()
+    for name, draw in found.draws.items():
+        assert torch.equal(draw.positions, expected[name].positions)
+        every = draw.importance
+        torch.testing.assert_close(every.mean(dim=1), torch.ones(len(every)))
+        taken = every.gather(1, draw.positions) * draw.counts
+        # what is not so large that it is certainly drawn counts as much as it is rare
+        assert ((taken - 1).abs() < 1e-4).any() and (taken > 1 - 1e-4).all()
+
+
+def test_no_importance_gives_no_weights_and_even_draws(vit, images) -> None:
     recipe = Recipe(name="x", search=Search())
-    assert of_products(vit, make_plan(vit.graph, recipe), recipe, images, {}) == {}
+    found = of_products(vit, make_plan(vit.graph, recipe), recipe, images, FEW)
+    assert not found.weights and not found.draws
+
+
+def test_rows_with_large_gradients_are_drawn_more_often_and_count_less(vit, images) -> None:
+    plan = make_plan(vit.graph, Recipe(name="x"))
+    everything = fisher(vit, plan, images[:1], Sampling(rows=1 << 20))
+    name = next(n for n in vit.graph.nodes if "linear" in n.name).name
+    energy = everything.weights[name].sum(dim=(1, 2))
+    assert torch.equal(everything.draws[name].positions[0], torch.arange(len(energy)))
+    drawn = torch.zeros(len(energy), dtype=torch.float64)
+    estimates = []
+    for seed in range(300):
+        draw = fisher(vit, plan, images[:1], Sampling(rows=1, seed=seed)).draws[name]
+        drawn[draw.positions[0]] += 1 / 300
+        estimates.append(float(draw.counts.mean()))
+    share = (energy.double() / energy.sum() + 1 / len(energy)) / 2
+    # the label is drawn anew with every seed, so that shares vary a little
+    assert int(drawn.argmax()) in share.topk(3).indices
+    assert sum(estimates) / 300 == pytest.approx(1, abs=0.15)
 
 
 def test_at_the_logits_it_is_the_gradient_of_the_cross_entropy(vit, images) -> None:
     plan = make_plan(vit.graph, Recipe(name="x"))
-    sites = collect_sites(vit, images[:1], Sampling(rows=1))
     (head,) = (n for n in vit.graph.nodes if n.name in plan.roles.head)
-    found = fisher(vit, plan, images[:1], sites)[head.name].flatten()
+    found = fisher(vit, plan, images[:1], Sampling(rows=1)).weights[head.name].flatten()
     nodes = [n for n in vit.graph.nodes if n.op in ("placeholder", "call_function")]
     image = torch.from_numpy(images[0]).float().unsqueeze(0)
     p = Student(vit, plan, {}, {}, {}).run(nodes, {nodes[0]: image})[head].softmax(-1).flatten()

@@ -1,0 +1,62 @@
+"""Tables of docs/methods.md."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.compare.cell import CellResult, Figures
+from scripts.benchmark.methods import filled, main, pool
+
+
+def cell(method: str, photos: str, right: int, noise: float) -> CellResult:
+    """Four photos, so many of which are right."""
+    figures = Figures(
+        photos=4,
+        photos_sha256=photos,
+        calibration_photos=2,
+        quantize_seconds=3.0,
+        float_top1=1.0,
+        top1=right / 4,
+        top1_difference=right / 4 - 1,
+        top1_low=None,
+        top1_high=None,
+        agreement=right / 4,
+        sqnr_db=10.0,
+        labels=(1,) * 4,
+        predictions=(1,) * right + (0,) * (4 - right),
+        noise=(noise,) * 4,
+    )
+    return CellResult(
+        model="net", method=method, bits="w4a4", level="simulated", seed=0, figures=figures
+    )
+
+
+HALVES = [cell("good", "x", 4, 1.0), cell("good", "y", 3, 1.0)]
+OTHERS = [cell("bad", "y", 1, 4.0), cell("bad", "x", 0, 4.0)]
+
+
+def test_halves_become_one_row_and_the_closest_to_float_comes_first() -> None:
+    page = "a\n<!-- figures: net w4a4 -->\nold\n<!-- end -->\nz\n"
+    lines = filled(page, pool(HALVES + OTHERS)).splitlines()
+    assert lines[0] == "a" and lines[-1] == "z" and "old" not in lines
+    good, bad = lines[4:6]
+    assert good == "| W4A4 | `good` | 87.5% | -12.5 | 87.5% | 10.0 dB | 3 s |"
+    assert bad.startswith("| W4A4 | `bad` | 12.5% | -87.5 ")
+
+
+def test_claims_are_tested_on_the_same_photos_of_all_halves() -> None:
+    page = "<!-- figures: net w4a4: good > bad -->\n<!-- end -->\n"
+    row = filled(page, pool(HALVES + OTHERS)).splitlines()[3].split("|")
+    assert [part.strip() for part in row[1:4]] == ["W4A4", "`good`", "`bad`"]
+    assert row[4].strip().startswith("+75.0 [") and row[7].strip().startswith("+6.0 dB")
+    with pytest.raises(ValueError, match="not validated on the same photos"):
+        filled(page, pool(HALVES + OTHERS[:1]))
+
+
+def test_a_page_is_written_from_the_folders_of_comparisons(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "one.json").write_text(HALVES[0].model_dump_json())
+    page = tmp_path / "page.md"
+    page.write_text("<!-- figures: net w4a4 -->\n<!-- end -->\n")
+    main([tmp_path], page)
+    assert "`good` | 100.0%" in page.read_text()
