@@ -1,5 +1,6 @@
 """Products whose weights are stored in fewer than eight bits: bit for bit, and when they are."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,7 @@ from tvm_passes.kernels.gemm_tile import Access
 from tvm_passes.kernels.gemm_weights import weight_dtype, weight_layout
 from tvm_passes.kernels.isa import ISAS
 from tvm_passes.kernels.registry import KERNELS
-from tvm_passes.ops.base import TensorSpec
+from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
 from tvm_passes.ops.pad import PadConfig
 
@@ -102,6 +103,20 @@ def test_packed_convolutions_and_fused_products_equal_their_references(isa: str)
     calls = [narrowed(call, bits) for call, bits in zip(plain, (4, 3, 6, 5, 2), strict=True)]
     assert all(stored_dtype(call, isa) != "int8" for call in calls)
     check_all(calls, isa)
+
+
+@pytest.mark.parametrize("isa", EVERY_ISA)
+@pytest.mark.parametrize("bits", [3, 4])
+def test_packed_products_with_a_relu_in_few_bits_equal_their_references(
+    isa: str, bits: int
+) -> None:
+    """The zero point is the least code, as ReLU has it, and sums below it are clamped."""
+    name, config, arrays = narrowed(SEVERAL_BLOCKS, bits)
+    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    clamped = replace(config, zero_point=low, qmin=low, qmax=high)
+    reference = OPERATORS[name].reference(clamped, *arrays)
+    assert np.mean(reference == low) > 0.1 and np.mean(reference == high) > 0.1
+    check_all([(name, clamped, arrays)], isa)
 
 
 def linear_access(columns: int, depth: int) -> Access:

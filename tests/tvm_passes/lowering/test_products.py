@@ -96,6 +96,29 @@ def test_a_clamp_becomes_a_range_of_codes() -> None:
     assert (config.qmin, config.qmax) == (-100, 127)
 
 
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_a_rectified_mlp_is_two_products(bits: int) -> None:
+    """ReLU between them is the least code of the first one: no wider codes, no table."""
+    least, greatest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+    def product(graph: Graph, x: relax.Expr, width: int, depth: int) -> relax.Var:
+        weights = graph.weights(values(width, depth), bits=bits)
+        y = graph.emit(relax.op.matmul(x, graph.emit(relax.op.permute_dims(weights, [1, 0]))))
+        return graph.emit(relax.op.add(y, relax.const(values(width).astype(np.float32))))
+
+    def body(graph: Graph, x: relax.Var) -> relax.Expr:
+        hidden = graph.pointwise("relu", product(graph, graph.dequantize(x, 0.1), 24, 13))
+        hidden = graph.stored(hidden, 12 / 2**bits, least, codes=(least, greatest))
+        return graph.quantize(product(graph, hidden, 9, 24), 0.3)
+
+    before = build([((1, 5, 13), "int8")], body)
+    after = apply_rules(before, *RULES)
+    assert operators(after) == ["linear", "linear"]
+    first, _ = configs(after, "linear")
+    assert (first.dtype, first.qmin, first.qmax) == ("int8", least, greatest)
+    assert_close(before, after, codes("int8", 1, 5, 13), codes=2, share=0.3)
+
+
 def conv(
     x_shape: tuple[int, ...] = (1, 6, 7, 8),
     w_shape: tuple[int, ...] = (5, 6, 3, 3),
