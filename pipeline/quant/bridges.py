@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from pipeline.quant import walk
+from pipeline.quant.constant_operands import restored_operands
 from pipeline.quant.images import as_input
 from pipeline.quant.plan import Plan, product_operands
 from pipeline.quant.quantizers import Quantizer
@@ -220,6 +221,8 @@ def _sites(
         for node in crossing.before
         if node.target in walk.WEIGHTED
     }
+    operands = restored_operands(graph)
+    weights |= {node.name: operands[node.name] for node in crossing.before if node.name in operands}
     student = Student(graph, plan, fakes, weights, {})
     sampler = SiteSampler(graph, sampling)
     with torch.no_grad():

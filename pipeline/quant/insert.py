@@ -6,15 +6,13 @@ The result is a function of the graph, its plan and the quantization alone; stor
 from torch import fx
 
 from pipeline.quant import observers, walk
+from pipeline.quant.constant_operands import quantized_operand
 from pipeline.quant.plan import GemmInput, Plan, product_operands
 from pipeline.quant.quantization import Quantization
 from pipeline.quant.quantizers import Quantizer
 from pipeline.quant.quantizers.uniform import Uniform, UniformQuantizer
 from pipeline.quant.roles import Role
-from pipeline.quant.weights import WeightFormat, quantize_weight
 from pipeline.quant.writer import GraphWriter
-
-_CONSTANT_OPERAND = WeightFormat(8)
 
 
 def quantize_graph(graph: fx.GraphModule, plan: Plan, found: Quantization) -> fx.GraphModule:
@@ -81,11 +79,9 @@ class _Inserter:
         return self.writer.pair(value, found, f"{walk.module_path(node)}:{role}", role)
 
     def _constant_operand(self, stem: str, tensor: fx.Node) -> fx.Node:
-        """A matmul's stored operand: symmetric 8 bits, one scale."""
-        data = self.writer.tensor(tensor)
-        quantized = quantize_weight(data.flatten().unsqueeze(0), _CONSTANT_OPERAND, "mse")
-        codes = quantized.codes.reshape(data.shape)
-        return self.writer.weight(stem, codes, quantized.scale[0], axis=-1)
+        """A matmul's stored operand."""
+        quantized = quantized_operand(self.writer.tensor(tensor))
+        return self.writer.weight(stem, quantized.codes, quantized.scale[0], axis=-1)
 
     def _weighted(self, node: fx.Node) -> fx.Node:
         """A convolution or linear with quantized weights; the bias stays float."""

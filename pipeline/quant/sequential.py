@@ -23,6 +23,7 @@ from pipeline.quant.calibrate import (
     chosen_quantizers,
     empty_statistics,
 )
+from pipeline.quant.constant_operands import restored_operands
 from pipeline.quant.finite import check_finite
 from pipeline.quant.images import as_input
 from pipeline.quant.plan import Plan
@@ -100,6 +101,7 @@ class _InOrder:
         self.open: dict[str, Quantizer] = {}
         self.weights: dict[str, QuantizedWeight] = {}
         self.biases: dict[str, Tensor] = {}
+        self.operands = restored_operands(graph)
 
     def quantize(
         self, unit: Unit, exact: list[Values], seen: list[Values]
@@ -219,7 +221,7 @@ class _InOrder:
             )
 
     def _student(self, unit: Unit) -> Student:
-        weights = {
+        weights = self.operands | {
             node.name: self.weights[node.name].dequantized()
             for node in unit.products
             if node.name in self.weights

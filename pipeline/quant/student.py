@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from pipeline.quant import walk
+from pipeline.quant.constant_operands import constant_index
 from pipeline.quant.plan import Plan, product_operands
 from pipeline.quant.units import Unit
 
@@ -25,7 +26,7 @@ class Student:
         graph: canonical graph.
         plan: its plan.
         fakes: key of a tensor or narrow copy -> quantizer; tensors without one stay float.
-        weights: product -> weight in place of its own.
+        weights: product -> weight, or stored operand of a matmul, in place of its own.
         biases: product -> bias in place of its own.
     """
 
@@ -97,7 +98,9 @@ class Student:
     def _call(self, node: fx.Node, read: Mapping[fx.Node, Tensor]) -> Tensor:
         arguments: list[Any] = list(fx.map_arg(node.args, lambda n: read[n]))
         if node.name in self.weights:
-            arguments[1] = self.weights[node.name]
+            index = constant_index(node)
+            assert index is not None
+            arguments[index] = self.weights[node.name]
         if node.name in self.biases:
             arguments[2] = self.biases[node.name]
         assert callable(node.target)

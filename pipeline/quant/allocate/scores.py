@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from pipeline.quant import walk
 from pipeline.quant.allocate.groups import Group
 from pipeline.quant.calibrate import calibrate
+from pipeline.quant.constant_operands import restored_operands
 from pipeline.quant.images import as_input
 from pipeline.quant.initial import initial_weights
 from pipeline.quant.plan import Plan, make_plan, product_operands
@@ -153,7 +154,8 @@ class _Setting:
         few = recipe.model_copy(update={"calibration_images": len(photos)})
         activations = dict(calibrate(graph, photos, few, plan).tensors)
         weights = initial_weights(graph, plan, recipe, activations)
-        return cls(graph, plan, activations, {name: w.dequantized() for name, w in weights.items()})
+        restored = {name: weight.dequantized() for name, weight in weights.items()}
+        return cls(graph, plan, activations, restored | restored_operands(graph))
 
     def float_values(self, nodes: Sequence[fx.Node], image: Tensor) -> Values:
         return Student(self.graph, self.plan, {}, {}, {}).run(nodes, {nodes[0]: image})

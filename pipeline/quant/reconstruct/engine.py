@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from pipeline.quant import walk
+from pipeline.quant.constant_operands import restored_operands
 from pipeline.quant.images import as_input
 from pipeline.quant.importance.perturbation import average_perturbation_hessian
 from pipeline.quant.initial import weight_and_bias, weight_format
@@ -90,6 +91,7 @@ class _Engine:
         self.activations = dict(found.activations)
         self.weights = dict(found.weights)
         self.found = found
+        self.operands = {n: t.to(device) for n, t in restored_operands(graph).items()}
         self.units = merge_blocks(split_units(graph.graph))
 
     def run(
@@ -140,7 +142,7 @@ class _Engine:
     def _student(self, unit: Unit, result: UnitResult) -> Callable[[Values], Values]:
         """A unit with everything quantized, what was trained as `result` says."""
         codes = {**self.weights, **result.weights}
-        weights = {
+        weights = self.operands | {
             n.name: codes[n.name].dequantized().to(self.device)
             for n in unit.products
             if n.name in codes
@@ -192,7 +194,7 @@ class _Engine:
         torch.manual_seed(settings.seed)
         fakes = self._fakes(unit)
         rounding = {n.name: self._rounding(n) for n in unit.products if n.name in self.weights}
-        weights: dict[str, Tensor] = {}
+        weights = dict(self.operands)
         run = over_photos(self._runner(fakes, weights, self.found.biases), unit)
         optimizers, schedules = self._optimizers(fakes, rounding)
         random = torch.Generator().manual_seed(settings.seed)

@@ -60,8 +60,20 @@ def convolutional(b: Builder) -> fx.GraphModule:
     return b.head(b.tokens(inverted_residual(b, b.conv(x, 8))))
 
 
+def learned_queries(b: Builder) -> fx.GraphModule:
+    """Attention of queries that no photo changes, and a product with a stored matrix."""
+    x = b.norm(b.tokens(b.stem()))
+    queries = b.random_constant(1, 6, 8, std=0.3)
+    keys = b.call(aten.permute.default, b.linear(x, 8), [0, 2, 1])
+    weights = b.call(aten.softmax.int, b.call(aten.matmul.default, queries, keys), -1)
+    tokens = b.call(aten.matmul.default, weights, b.linear(x, 8))
+    mixed = b.call(aten.matmul.default, b.norm(tokens), b.random_constant(8, 8, std=0.3))
+    return b.head(b.call(aten.add.Tensor, tokens, mixed))
+
+
 NETWORKS: dict[str, Callable[[Builder], fx.GraphModule]] = {
     "transformer": plain_transformer,
     "hybrid": hybrid,
     "convolutional": convolutional,
+    "learned queries": learned_queries,
 }

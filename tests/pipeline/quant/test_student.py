@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from pipeline.quant import walk
+from pipeline.quant.constant_operands import restored_operands
 from pipeline.quant.images import as_input
 from pipeline.quant.insert import quantize_graph
 from pipeline.quant.plan import make_plan
@@ -39,7 +40,8 @@ def parts(name: str, content: dict[str, Any], images: Any) -> tuple[Student, fx.
     plan = make_plan(graph.graph, recipe)
     fakes = {key: quantizer.fake for key, quantizer in found.activations.items()}
     weights = {key: weight.dequantized() for key, weight in found.weights.items()}
-    student = Student(graph, plan, fakes, weights, found.biases)
+    restored = weights | restored_operands(graph)
+    student = Student(graph, plan, fakes, restored, found.biases)
     return student, quantize_graph(graph, plan, found)
 
 
