@@ -1,12 +1,13 @@
 """From a graph and photos to the bits of every product."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from torch import fx
 
 from pipeline.errors import UserError
+from pipeline.progress import Reporter, Silent
 from pipeline.quant import walk
 from pipeline.quant.allocate.costs import averaged_bits, stored_bits, weight_count
 from pipeline.quant.allocate.groups import Group, find_groups
@@ -25,7 +26,7 @@ def allocate_bits(
     recipe: Recipe,
     settings: Mixed,
     photos: Sequence[np.ndarray[Any, Any]],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    reporter: Reporter | None = None,
 ) -> dict[str, int]:
     """Bits of the operands of products, as `make_plan` takes them.
 
@@ -37,7 +38,7 @@ def allocate_bits(
         recipe: formats and observers.
         settings: what to reach and how.
         photos: uint8 `[H, W, 3]`; the first `settings.images` are used.
-        progress: see `score_groups`.
+        reporter: hears of the photos that are scored, counted for every width.
 
     Raises:
         UserError: no choice of bits reaches the size.
@@ -53,7 +54,10 @@ def allocate_bits(
     costs, budget = _costs(graph.graph, plan, recipe, settings, groups, widths)
     _check_size(costs, budget, settings)
     few = photos[: settings.images]
-    scores = score_groups(graph, recipe, groups, widths, few, score, progress)
+    with (reporter or Silent()).step("score bits", len(widths) * len(few)) as step:
+        scores = score_groups(
+            graph, recipe, groups, widths, few, score, lambda done, _: step.advance(done)
+        )
     chosen = select(costs, scores, budget)
     assert chosen is not None
     return {
