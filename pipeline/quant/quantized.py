@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from pipeline.progress import Reporter, Silent
 from pipeline.quant import importance, pieces
 from pipeline.quant.allocate.run import allocate_bits
-from pipeline.quant.bias_correction import corrected_biases
+from pipeline.quant.bias_correction import biases_in_order, corrected_biases
 from pipeline.quant.bridges import search_bridges
 from pipeline.quant.calibrate import Progress, calibrate, check_enough
 from pipeline.quant.fingerprint import fingerprint
@@ -35,7 +35,7 @@ from pipeline.quant.search.run import search_products
 from pipeline.quant.sequential import quantize_in_order
 from pipeline.quant.sites import Sampling, collect_sites
 from pipeline.quant.stream import CPU
-from pipeline.quant.units import merge_blocks, split_units
+from pipeline.quant.units import merge_blocks, split_at_products, split_units
 from pipeline.quant.work import NoWork, Work, work_of
 
 Photos = Sequence[np.ndarray[Any, Any]]
@@ -115,13 +115,25 @@ def find_quantization(
         prepared = scale_stream(equalize(rectified, found.equalizations), found.exponents)
     else:
         first = photos[: recipe.calibration_images]
-        prepared, found = _calibrated(rectified, first, recipe, progress)
+        prepared, found = _calibrated(
+            rectified, first, _before_training(recipe), progress, reporter
+        )
         found = _with_trained_biases(graph, prepared, found)
         work.remember("calibration", pieces.of_quantization(found))
     if recipe.reconstruct is not None:
         teacher = scale_stream(equalize(graph, found.equalizations), found.exponents)
         found = _reconstructed(prepared, teacher, photos, recipe, found, work, reporter, device)
+        if recipe.bias_correction:
+            first = photos[: recipe.calibration_images]
+            found = _corrected(prepared, teacher, first, recipe, found, reporter)
     return prepared, found
+
+
+def _before_training(recipe: Recipe) -> Recipe:
+    """The recipe of the steps before training, which changes the errors that biases make up for."""
+    if recipe.reconstruct is None:
+        return recipe
+    return recipe.model_copy(update={"bias_correction": False})
 
 
 def _rectified(
@@ -154,7 +166,11 @@ def _rectified(
 
 
 def _calibrated(
-    graph: fx.GraphModule, photos: Photos, recipe: Recipe, progress: Progress | None
+    graph: fx.GraphModule,
+    photos: Photos,
+    recipe: Recipe,
+    progress: Progress | None,
+    reporter: Reporter,
 ) -> tuple[fx.GraphModule, Quantization]:
     """Reparameterizations, and a quantization without training."""
     check_enough(len(photos), recipe)
@@ -172,7 +188,7 @@ def _calibrated(
         graph = scale_stream(graph, exponents)
     bits = NO_BITS
     if recipe.mixed is not None:
-        bits = allocate_bits(graph, recipe, recipe.mixed, photos)
+        bits = allocate_bits(graph, recipe, recipe.mixed, photos, reporter)
     plan = make_plan(graph.graph, recipe, bits)
     if recipe.is_sequential:
         found = quantize_in_order(graph, photos, recipe, plan, _sampling(recipe), progress)
@@ -264,6 +280,20 @@ def _reconstructed(
             device,
             teacher,
         )
+
+
+def _corrected(
+    graph: fx.GraphModule,
+    teacher: fx.GraphModule,
+    photos: Photos,
+    recipe: Recipe,
+    found: Quantization,
+    reporter: Reporter,
+) -> Quantization:
+    plan = make_plan(graph.graph, recipe, found.bits)
+    with reporter.step("correct biases", len(split_at_products(graph.graph))) as step:
+        biases = biases_in_order(graph, teacher, plan, found, photos, step.advance)
+    return replace(found, biases=biases)
 
 
 def _needs_sites(recipe: Recipe) -> bool:

@@ -58,6 +58,16 @@ def split_units(graph: fx.Graph, width: int = 1) -> list[Unit]:
     return units
 
 
+def split_at_products(graph: fx.Graph) -> list[Unit]:
+    """Cut behind every product, however many tensors cross; operators behind the last stay out."""
+    nodes, position, last_use = _lives(graph)
+    ends = [index + 1 for index, node in enumerate(nodes) if node.target in walk.GEMMS]
+    return [
+        _unit(nodes[start:end], position, last_use, end)
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]
+
+
 def rest_after(graph: fx.Graph, node: fx.Node) -> Unit:
     """All operators behind one of a graph."""
     nodes, position, last_use = _lives(graph)

@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from pipeline.quant.fingerprint import fingerprint
 from pipeline.quant.recipe import Recipe
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pipeline.quant.images import as_input
 from pipeline.quant.plan import make_plan
 from pipeline.quant.recipe import load_recipe
 from pipeline.quant.student import Student
-from pipeline.quant.units import Unit, merge_blocks, split_units
+from pipeline.quant.units import Unit, merge_blocks, split_at_products, split_units
 from tests.pipeline.quant.conftest import Builder
 from tests.pipeline.quant.networks import NETWORKS
 
@@ -19,8 +19,9 @@ pieces = pytest.mark.parametrize(
         lambda graph: split_units(graph),
         lambda graph: split_units(graph, width=2),
         lambda graph: merge_blocks(split_units(graph)),
+        lambda graph: split_at_products(graph),
     ],
-    ids=["one stream", "two streams", "blocks"],
+    ids=["one stream", "two streams", "blocks", "products"],
 )
 networks = pytest.mark.parametrize("name", NETWORKS)
 

@@ -1,6 +1,8 @@
 """Bits of products reach their target, and the whole way to storage and back keeps them."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from pipeline.data.photos import list_photos
 from pipeline.data.preprocess import to_pixels
 from pipeline.errors import UserError
 from pipeline.models import ModelSpec, load_model
+from pipeline.progress import Silent
 from pipeline.quant import walk
 from pipeline.quant.allocate.costs import averaged_bits, stored_bits
 from pipeline.quant.allocate.run import allocate_bits
@@ -111,3 +114,25 @@ def test_mixed_bits_are_better_than_uniform_ones_on_a_trained_network() -> None:
         quantized = quantize_model(graph, photos[:8], recipe, {})
         noise.append(sqnr_db(reference, simulate(quantized.graph, photos[8:])))
     assert noise[1] > noise[0]
+
+
+class _Heard(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str | int | None] = []
+
+    @contextmanager
+    def step(self, title: str, total: int | None = None) -> Iterator[Silent]:
+        self.told += [title, total]
+        yield self
+
+    def advance(self, done: int) -> None:
+        self.told.append(done)
+
+
+def test_scoring_is_told(vit, images) -> None:
+    heard = _Heard()
+    recipe = _recipe(average=5.0, choices=[4, 6]).model_copy(update={"calibration_images": 3})
+    quantize_model(vit, images[:3], recipe, {}, reporter=heard)
+    assert heard.told == ["score bits", 4, 1, 2, 3, 4]
