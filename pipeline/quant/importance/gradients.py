@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from pipeline.quant import walk
+from pipeline.quant.constant_operands import restored_operands
 from pipeline.quant.images import as_input
 from pipeline.quant.initial import weight_and_bias, weight_format
 from pipeline.quant.plan import Plan
@@ -89,7 +90,7 @@ def divergence(
     """
     exact = Student(graph, plan, {}, {}, {})
     nodes, last = _operators(graph)
-    weights = {}
+    weights = restored_operands(graph)
     for node in nodes:
         if node.name in plan.weights:
             weight, _ = weight_and_bias(graph, node)
