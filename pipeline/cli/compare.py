@@ -1,16 +1,20 @@
 """pocketvit compare."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from pipeline.cli import options
+from pipeline.cli.groups import expand
+from pipeline.cli.model import ModelSettings
 from pipeline.cli.options import DATA_PANEL, MODEL_PANEL, VALIDATION_HELP
 
 RAY_PANEL = "Ray cluster"
 
 
+@expand
 def compare(
     models: Annotated[
         list[str],
@@ -39,6 +43,7 @@ def compare(
             show_default=False,
         ),
     ],
+    *,
     bits: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,15 +74,7 @@ def compare(
     labels: options.Labels = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
-    pretrained: options.Pretrained = False,
-    random_weights: options.RandomWeights = None,
-    num_classes: options.NumClasses = None,
-    input_size: options.InputSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    interpolation: options.Interpolation = None,
-    crop_pct: options.CropPct = None,
-    resize: options.Resize = None,
+    settings: ModelSettings,
     level: Annotated[
         Literal["simulated", "integer"],
         typer.Option(
@@ -118,16 +115,7 @@ def compare(
         from pipeline.verbs.compare import CompareOptions
         from pipeline.verbs.compare import compare as run
 
-        common = {
-            "pretrained": pretrained,
-            "random_weights": random_weights,
-            "num_classes": num_classes,
-            "input_size": input_size,
-            "mean": mean,
-            "std": std,
-            "interpolation": interpolation,
-            "crop_pct": crop_pct,
-            "resize": resize,
+        common = asdict(settings) | {
             "calibration": calibration,
             "validation": validation,
             "photos_root": photos_root,

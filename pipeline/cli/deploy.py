@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options
+from pipeline.cli.groups import expand
+from pipeline.cli.model import ModelSettings
 from pipeline.cli.options import DATA_PANEL, VALIDATION_HELP
 
 
+@expand
 def deploy(
     model: options.Model,
     calibration: options.Calibration,
@@ -27,21 +30,14 @@ def deploy(
             show_default=False,
         ),
     ],
+    *,
     checkpoint: options.Checkpoint = None,
-    pretrained: options.Pretrained = False,
-    random_weights: options.RandomWeights = None,
+    settings: ModelSettings,
     recipe: options.Recipe = "pocket",
     target: options.Targets = None,
     device: options.Devices = None,
     tracker: options.Tracker = None,
     key: options.Key = None,
-    num_classes: options.NumClasses = None,
-    input_size: options.InputSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    interpolation: options.Interpolation = None,
-    crop_pct: options.CropPct = None,
-    resize: options.Resize = None,
     photos_root: options.PhotosRoot = None,
     labels: options.Labels = None,
     limit: options.Limit = None,
@@ -67,24 +63,10 @@ def deploy(
     with options.workspace("deploy", work) as workspace:
         from pipeline.cli.table import show
         from pipeline.data.source import photo_source
-        from pipeline.models import ModelSpec
         from pipeline.verbs.choice import parse_devices
         from pipeline.verbs.deploy import DeployOptions
         from pipeline.verbs.deploy import deploy as run
 
-        spec = ModelSpec(
-            name=model,
-            checkpoint=checkpoint,
-            pretrained=pretrained,
-            random_seed=random_weights,
-            num_classes=num_classes,
-            input_size=input_size,
-            mean=mean,
-            std=std,
-            interpolation=interpolation,
-            crop_pct=crop_pct,
-            resize=resize,
-        )
         todo = DeployOptions(
             calibration=photo_source(calibration, photos_root),
             validation=photo_source(validation, photos_root),
@@ -101,5 +83,5 @@ def deploy(
             dump=dump_ir,
             kernel_configs=tuple(kernel_config or ()),
         )
-        result = run(spec, todo, workspace)
+        result = run(settings.spec(model, checkpoint), todo, workspace)
     show(result, json)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 MODEL_PANEL = "Model"
 DATA_PANEL = "Photos"
-SETTING = "the checkpoint's metadata, or timm's"
 
 Model = Annotated[
     str,
@@ -30,84 +29,6 @@ Checkpoint = Annotated[
         help="Its weights: .safetensors, .pth, .pt or .bin.",
         rich_help_panel=MODEL_PANEL,
         show_default=False,
-    ),
-]
-Pretrained = Annotated[
-    bool,
-    typer.Option(
-        "--pretrained",
-        help="Download timm's weights instead of --checkpoint.",
-        rich_help_panel=MODEL_PANEL,
-    ),
-]
-RandomWeights = Annotated[
-    int | None,
-    typer.Option(
-        metavar="SEED",
-        help="Fill the model with random weights instead: to learn its speed and size before it "
-        "is trained.",
-        rich_help_panel=MODEL_PANEL,
-        show_default=False,
-    ),
-]
-NumClasses = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Number of classes.",
-        rich_help_panel=MODEL_PANEL,
-        show_default="the checkpoint's, or timm's",
-    ),
-]
-InputSize = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Side of the input in pixels.",
-        rich_help_panel=MODEL_PANEL,
-        show_default=SETTING,
-    ),
-]
-Mean = Annotated[
-    tuple[float, float, float] | None,
-    typer.Option(
-        metavar="R G B",
-        help="What the model subtracts from pixels in 0..1.",
-        rich_help_panel=MODEL_PANEL,
-        show_default=SETTING,
-    ),
-]
-Std = Annotated[
-    tuple[float, float, float] | None,
-    typer.Option(
-        metavar="R G B",
-        help="What it divides them by.",
-        rich_help_panel=MODEL_PANEL,
-        show_default=SETTING,
-    ),
-]
-Interpolation = Annotated[
-    str | None,
-    typer.Option(
-        help="Of the resize: nearest, bilinear, bicubic or lanczos.",
-        rich_help_panel=MODEL_PANEL,
-        show_default=SETTING,
-    ),
-]
-CropPct = Annotated[
-    float | None,
-    typer.Option(
-        help="Side of the centre crop relative to the resized photo, in (0, 1].",
-        rich_help_panel=MODEL_PANEL,
-        show_default=SETTING,
-    ),
-]
-Resize = Annotated[
-    str | None,
-    typer.Option(
-        help="shorter (its side is resized), squash (both sides are) or none.",
-        rich_help_panel=MODEL_PANEL,
-        show_default=SETTING,
     ),
 ]
 Calibration = Annotated[

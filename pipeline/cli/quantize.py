@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options
+from pipeline.cli.groups import expand
+from pipeline.cli.model import ModelSettings
 from pipeline.cli.options import DATA_PANEL, VALIDATION_HELP
 
 
+@expand
 def quantize(
     model: options.Model,
     calibration: options.Calibration,
@@ -20,9 +23,9 @@ def quantize(
             show_default=False,
         ),
     ],
+    *,
     checkpoint: options.Checkpoint = None,
-    pretrained: options.Pretrained = False,
-    random_weights: options.RandomWeights = None,
+    settings: ModelSettings,
     recipe: options.Recipe = "pocket",
     validation: Annotated[
         Path | None,
@@ -33,13 +36,6 @@ def quantize(
             show_default=False,
         ),
     ] = None,
-    num_classes: options.NumClasses = None,
-    input_size: options.InputSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    interpolation: options.Interpolation = None,
-    crop_pct: options.CropPct = None,
-    resize: options.Resize = None,
     photos_root: options.PhotosRoot = None,
     labels: options.Labels = None,
     limit: options.Limit = None,
@@ -61,24 +57,10 @@ def quantize(
     with options.workspace("quantize", work) as workspace:
         from pipeline.cli.table import show
         from pipeline.data.source import photo_source
-        from pipeline.models import ModelSpec
         from pipeline.verbs.quantize import quantize as run
 
-        spec = ModelSpec(
-            name=model,
-            checkpoint=checkpoint,
-            pretrained=pretrained,
-            random_seed=random_weights,
-            num_classes=num_classes,
-            input_size=input_size,
-            mean=mean,
-            std=std,
-            interpolation=interpolation,
-            crop_pct=crop_pct,
-            resize=resize,
-        )
         result = run(
-            spec,
+            settings.spec(model, checkpoint),
             photo_source(calibration, photos_root),
             out,
             workspace,
