@@ -25,6 +25,7 @@ from pipeline.canonical.graph import (
 )
 from pipeline.errors import UserError
 from pipeline.models import LoadedModel
+from pipeline.models.finite import first_overflow
 from pipeline.operators import DYNAMIC_RELU
 
 TOLERANCE = 1e-4
@@ -84,6 +85,9 @@ def relative_difference(gm: GraphModule, loaded: LoadedModel, images: int = 2) -
         gm: the graph, on pixels 0..255 in `[1, S, S, 3]`.
         loaded: the model, on preprocessed images.
         images: how many.
+
+    Raises:
+        UserError: the model's own logits are NaN or infinite.
     """
     settings = loaded.preprocessing
     side = settings.input_size
@@ -93,9 +97,15 @@ def relative_difference(gm: GraphModule, loaded: LoadedModel, images: int = 2) -
     pixels[:, : side // 2] = pixels[:, :1, :1]
     mean = torch.tensor(settings.mean).reshape(3, 1, 1)
     std = torch.tensor(settings.std).reshape(3, 1, 1)
+    prepared = (pixels.permute(0, 3, 1, 2) / 255 - mean) / std
     with torch.no_grad():
-        expected = loaded.module((pixels.permute(0, 3, 1, 2) / 255 - mean) / std)
+        expected = loaded.module(prepared)
         actual = torch.cat([gm(image[None]) for image in pixels])
+    if not torch.isfinite(expected).all():
+        raise UserError(
+            f"The float model produces NaN or infinity on random images, first at "
+            f"{first_overflow(loaded.module, prepared)}; check its weights and preprocessing."
+        )
     return float((actual - expected).abs().max() / expected.abs().max())
 
 
@@ -103,7 +113,7 @@ def check_equal(gm: GraphModule, loaded: LoadedModel) -> None:
     """Checks that the graph gives the model's logits.
 
     Raises:
-        UserError: they differ by more than `TOLERANCE`.
+        UserError: they differ by more than `TOLERANCE`, or are no numbers.
     """
     difference = relative_difference(gm, loaded)
     if not difference <= TOLERANCE:

@@ -8,6 +8,7 @@ import numpy as np
 from pipeline.compare.cell import Cell, CellResult, Figures
 from pipeline.compare.paired import noise_energy, top1_difference
 from pipeline.quant.evaluate import agreement, sqnr_db, top1
+from pipeline.quant.lowerable import check_lowerable
 from pipeline.quant.recipe import load_recipe
 from pipeline.stages.build import build_stage
 from pipeline.stages.float_logits import float_logits
@@ -49,6 +50,8 @@ def sentence(error: Exception) -> str:
 def _figures(cell: Cell, workspace: Workspace) -> Figures:
     subject = cell.subject
     recipe = load_recipe(cell.recipe_name)
+    if cell.level == "integer":
+        check_lowerable(recipe)
     model = FloatModel(subject.spec, workspace.reporter)
     photos = scan_validation(
         workspace,

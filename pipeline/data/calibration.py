@@ -5,6 +5,7 @@ from pipeline.data.preprocess import load_photo
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.data.sampling import even_order
 from pipeline.data.source import PhotoSource, name_of
+from pipeline.errors import UserError
 
 
 def calibration_images(
@@ -32,7 +33,7 @@ def calibration_images(
         At most `count` photos, each with uint8 pixels `[input_size, input_size, 3]`.
 
     Raises:
-        UserError: there are fewer than `minimum` usable photos.
+        UserError: there are fewer than `minimum` usable photos, or each is of a single colour.
     """
     order = even_order(
         list_photos(source),
@@ -52,5 +53,15 @@ def calibration_images(
         skipped.append(photo)
         if on_skip is not None:
             on_skip(photo)
-    require_photos(source, len(photos), minimum, skipped)
+    advice = "add photos, or say in a recipe of your own that fewer calibration_images are enough"
+    require_photos(source, len(photos), minimum, skipped, advice)
+    if photos and all(_is_blank(photo) for photo in photos):
+        raise UserError(
+            f"Every photo drawn from {source} is of a single colour, which says nothing about "
+            "ranges; calibrate on photos like those that the model is to see."
+        )
     return photos
+
+
+def _is_blank(photo: Photo) -> bool:
+    return bool((photo.pixels == photo.pixels[0, 0]).all())

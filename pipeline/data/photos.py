@@ -173,7 +173,11 @@ def scan_photos(source: PhotoSource, minimum: int = 1) -> Scan:
 
 
 def require_photos(
-    source: PhotoSource, found: int, minimum: int, skipped: Iterable[Skipped]
+    source: PhotoSource,
+    found: int,
+    minimum: int,
+    skipped: Iterable[Skipped],
+    advice: str = "add photos or repair the skipped files",
 ) -> None:
     """Check that enough photos of a folder or list are usable.
 
@@ -182,8 +186,8 @@ def require_photos(
     """
     if found < minimum:
         raise UserError(
-            f"{source} has {found} usable photos where {minimum} are needed "
-            f"({describe_skipped(skipped)}); add photos or repair the skipped files."
+            f"{source} has {found} usable photo{'s' * (found != 1)} where {minimum} are needed "
+            f"({describe_skipped(skipped)}); {advice}."
         )
 
 

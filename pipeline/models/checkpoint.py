@@ -1,7 +1,7 @@
 """Reading weights from a file and putting them into a module."""
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, model_name: str) -> 
     """Copies every tensor into the module of the same names and shapes.
 
     Raises:
-        UserError: tensors are missing, left over, or of another shape.
+        UserError: tensors are missing, left over, of another shape, or hold NaN or infinity.
     """
     wanted, given = module.state_dict(), checkpoint.tensors
     # Counters of training steps have no meaning for inference; old checkpoints lack them.
@@ -111,7 +111,7 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, model_name: str) -> 
         if k in given and given[k].shape != wanted[k].shape
     ]
     problems = [
-        f"{len(keys)} {kind} ({', '.join(keys[:_SHOWN])}{', ...' if len(keys) > _SHOWN else ''})"
+        f"{len(keys)} {kind} ({_some(keys)})"
         for kind, keys in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -124,4 +124,15 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, model_name: str) -> 
             f"Checkpoint {checkpoint.path} does not fit {model_name}: tensors {'; '.join(problems)}"
             "; check the model name, the number of classes and the input size."
         )
+    broken = [name for name, tensor in given.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise UserError(
+            f"Checkpoint {checkpoint.path} holds NaN or infinity in {len(broken)} of its tensors "
+            f"({_some(broken)}); give one from before its training diverged, or export it again."
+        )
     module.load_state_dict(dict(given), strict=False)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of them."""
+    return ", ".join([*names[:_SHOWN], *(["..."] if len(names) > _SHOWN else [])])

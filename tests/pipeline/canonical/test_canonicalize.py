@@ -137,6 +137,14 @@ def test_wrong_rewrite_is_caught(monkeypatch):
         canonicalize(loaded_toy(nn.ReLU()))
 
 
+def test_a_model_that_overflows_is_told_from_a_wrong_rewrite():
+    loaded = loaded_toy(nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 1), nn.SiLU()))
+    middle: nn.Sequential = loaded.module.middle
+    middle[1].weight.fill_(3e38)
+    with pytest.raises(UserError, match=r"produces NaN or infinity .* first at middle\.1; check"):
+        canonicalize(loaded)
+
+
 def test_each_pass_can_be_observed():
     names = []
     canonicalize(loaded_toy(nn.ReLU()), observe=lambda name, gm: names.append(name))

@@ -9,6 +9,8 @@ from pipeline.compare.run_cell import run_cell, sentence
 from pipeline.errors import UserError
 from pipeline.stages.workspace import Workspace
 
+from ..cli.conftest import RECIPE
+
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
@@ -41,6 +43,16 @@ def test_fewer_bits_are_noisier(cell, workspace):
 def test_bad_input_is_recorded(cell, workspace):
     result = run_cell(replace(cell, bits="w9a9"), workspace)
     assert result.figures is None and "weights.bits = 9 is not allowed" in result.error
+
+
+def test_what_cannot_be_built_is_not_calibrated(cell, workspace, tmp_path, monkeypatch):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f"paper = true\n{RECIPE}[softmax]\nformat = 'log2'\n")
+    simulated = run_cell(replace(cell, recipe=str(recipe)), workspace)
+    assert simulated.error is None
+    monkeypatch.delattr("pipeline.compare.run_cell.quantize_stage")
+    integer = run_cell(replace(cell, recipe=str(recipe), level="integer"), workspace)
+    assert "softmax in 'log2, 8 bits and a zero' has no integer form" in integer.error
 
 
 def test_calibration_photos_are_not_validated_on(cell, workspace):

@@ -4,6 +4,7 @@ import shutil
 from collections import Counter
 
 import pytest
+from PIL import Image
 
 from pipeline.data.calibration import calibration_images
 from pipeline.data.preprocessing import Preprocessing
@@ -66,5 +67,14 @@ def test_bad_files_are_replaced_and_reported(tmp_path, write_photo):
 def test_too_few_usable_photos_are_the_users_error(tmp_path, write_photo):
     fill(write_photo, "p", a=3)
     assert len(calibration_images(tmp_path / "p", 10, 0, SMALL)) == 3
-    with pytest.raises(UserError, match="3 usable photos where 8 are needed"):
+    with pytest.raises(UserError, match="3 usable photos where 8 .*fewer calibration_images"):
         calibration_images(tmp_path / "p", 10, 0, SMALL, minimum=8)
+
+
+def test_blank_photos_are_good_for_nothing_but_beside_others(tmp_path, write_photo):
+    for index in range(3):
+        Image.new("RGB", (20, 20), (0, 0, index)).save(tmp_path / f"{index}.png")
+    with pytest.raises(UserError, match="Every photo .* is of a single colour"):
+        calibration_images(tmp_path, 3, 0, SMALL)
+    write_photo("p.png")
+    assert len(calibration_images(tmp_path, 4, 0, SMALL)) == 4

@@ -157,7 +157,7 @@ def test_scan_counts_skipped_files_by_reason(tmp_path, write_photo):
 def test_too_few_readable_photos_are_the_users_error(tmp_path, write_photo):
     write_photo("good.png")
     (tmp_path / "bad.png").touch()
-    with pytest.raises(UserError, match=r"1 usable photos where 2 are needed .*1 empty file"):
+    with pytest.raises(UserError, match=r"1 usable photo where 2 are needed .*1 empty file"):
         scan_photos(tmp_path, minimum=2)
 
 

@@ -128,6 +128,12 @@ def squeeze(content):
     return content
 
 
+def diverge(content):
+    content["stem.conv.weight"] = torch.full_like(content["stem.conv.weight"], torch.nan)
+    content["stem.bn.running_var"] = torch.full_like(content["stem.bn.running_var"], torch.inf)
+    return content
+
+
 USER_ERRORS = {
     "unknown name": (lambda _: ModelSpec("mobilvit_xxs", random_seed=0), "mobilevit_xxs"),
     "nothing like it": (lambda _: ModelSpec("qqqqqqqqqqqq", random_seed=0), "not in timm"),
@@ -142,6 +148,10 @@ USER_ERRORS = {
     ),
     "names": (lambda saved: spec(saved(change=rename)), "1 missing.*1 unexpected"),
     "shape": (lambda saved: spec(saved(change=squeeze)), r"\[16, 1, 3, 3\] instead of"),
+    "NaN": (
+        lambda saved: spec(saved(change=diverge)),
+        r"NaN or infinity in 2 of its tensors \(stem\.bn\.running_var, stem\.conv\.weight\)",
+    ),
     "no tensors": (lambda saved: spec(saved("a.pth", change=lambda _: {"a": 1})), "no tensors"),
     "bad metadata": (lambda saved: spec(saved(metadata={"pocketvit.mean": "x"})), "not JSON"),
     "too few labels": (
