@@ -19,7 +19,8 @@ def check_lowerable(recipe: Recipe) -> None:
         role, form = found
         raise UserError(
             f"Recipe {recipe.name} can only be simulated: {role} in '{form}' has no integer form; "
-            "quantize with --simulate-only, or take paper = true out of the recipe."
+            "simulate it (quantize --simulate-only, compare --level simulated) or take paper = "
+            "true out of the recipe."
         )
 
 

@@ -13,7 +13,7 @@ from pipeline.quant.storage import DESCRIPTION
 from pipeline.stages.float_logits import float_logits
 from pipeline.stages.float_model import FloatModel, save_spec
 from pipeline.stages.photos import draw_calibration, scan_validation
-from pipeline.stages.quantize import quantize_stage, read_formats
+from pipeline.stages.quantize import SECONDS, quantize_stage, read_formats
 from pipeline.stages.simulated_logits import simulated_logits
 from pipeline.stages.workspace import Workspace
 from pipeline.verbs.result import QuantizeResult, accuracy
@@ -78,6 +78,7 @@ def quantize(
         simulated = simulated_logits(workspace, model, result, photos)
         found = accuracy(photos, float_logits(workspace, model, photos), simulated)
     with staged_directory(out, replace=True) as staged:
-        shutil.copytree(result, staged, dirs_exist_ok=True)
+        # how long the work took is no part of the model
+        shutil.copytree(result, staged, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SECONDS))
         save_spec(spec, staged)
     return QuantizeResult(spec.name, recipe.name, read_formats(result), found, out)
