@@ -85,11 +85,15 @@ def _reader(node: fx.Node, axis: int, product: fx.Node) -> Reader | None:
     inputs = seen[:, 0]
     if product.target is walk.LINEAR:
         return Reader(product, inputs.unsqueeze(0))
+    return conv_reader(product, inputs)
+
+
+def conv_reader(product: fx.Node, inputs: Tensor) -> Reader:
+    """A convolution as reader of channels `[C]`, one for each of its input's."""
     weight = product.args[1]
     assert isinstance(weight, fx.Node)
-    outputs, depth, *kernel = weight.meta["val"].shape
+    _, depth, *kernel = weight.meta["val"].shape
     groups = len(inputs) // depth
-    del outputs
     return Reader(product, inputs.reshape(groups, depth).repeat_interleave(prod(kernel), dim=1))
 
 

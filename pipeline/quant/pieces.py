@@ -64,7 +64,7 @@ def as_quantization(piece: Piece) -> Quantization:
         if name.endswith(":bias")
     }
     equalizations = tuple(
-        Equalization(one["tensor"], tuple(one["factor"]), tuple(one["shift"]))
+        Equalization(one["tensor"], tuple(one["factor"]), tuple(one["shift"]), one["stream"])
         for one in data["equalizations"]
     )
     return Quantization(

@@ -24,9 +24,9 @@ from pipeline.quant.mlp.train import reconstruct_mlps
 from pipeline.quant.plan import NO_BITS, Plan, make_plan
 from pipeline.quant.quantization import Quantization
 from pipeline.quant.quantizers import Quantizer
-from pipeline.quant.recipe import Recipe
+from pipeline.quant.recipe import Equalize, Recipe
 from pipeline.quant.reconstruct.engine import reconstruct
-from pipeline.quant.reparam.choose import choose_equalizations
+from pipeline.quant.reparam.choose import choose_equalizations, choose_streams
 from pipeline.quant.reparam.equalize import Equalization, equalize
 from pipeline.quant.reparam.power_of_two import Exponents, choose_exponents, scale_stream
 from pipeline.quant.rounding import round_weights
@@ -176,12 +176,7 @@ def _calibrated(
     check_enough(len(photos), recipe)
     equalizations: tuple[Equalization, ...] = ()
     if recipe.equalize is not None:
-        plan = make_plan(graph.graph, recipe)
-        sites = collect_sites(graph, photos, _sampling(recipe))
-        equalizations = tuple(
-            choose_equalizations(graph, plan, recipe, recipe.equalize, photos, sites)
-        )
-        graph = equalize(graph, equalizations)
+        graph, equalizations = _equalized(graph, photos, recipe, recipe.equalize)
     exponents: Exponents = {}
     if recipe.residual.power_of_two and recipe.residual_bits == 8:
         exponents = choose_exponents(graph, make_plan(graph.graph, recipe), photos)
@@ -195,6 +190,21 @@ def _calibrated(
     else:
         found = _in_parallel(graph, plan, recipe, photos, progress)
     return graph, replace(found, bits=bits, equalizations=equalizations, exponents=exponents)
+
+
+def _equalized(
+    graph: fx.GraphModule, photos: Photos, recipe: Recipe, settings: Equalize
+) -> tuple[fx.GraphModule, tuple[Equalization, ...]]:
+    """Linear streams first, then what products read of the graph that this gives."""
+    sites = collect_sites(graph, photos, _sampling(recipe))
+    plan = make_plan(graph.graph, recipe)
+    streams = choose_streams(graph, plan, recipe, settings, photos, sites)
+    if streams:
+        graph = equalize(graph, streams)
+        plan = make_plan(graph.graph, recipe)
+        sites = collect_sites(graph, photos, _sampling(recipe))
+    others = choose_equalizations(graph, plan, recipe, settings, photos, sites)
+    return equalize(graph, others), (*streams, *others)
 
 
 def _in_parallel(

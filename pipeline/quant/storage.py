@@ -29,7 +29,7 @@ from pipeline.quant.reparam.equalize import Equalization, equalize
 from pipeline.quant.reparam.power_of_two import scale_stream
 from pipeline.quant.weights import QuantizedWeight
 
-VERSION = 3
+VERSION = 4
 TENSORS = "quantized.safetensors"
 DESCRIPTION = "quantized.json"
 
@@ -114,7 +114,7 @@ def _quantization(
     biases = {name: stored[f"{name}_bias"] for name in products if f"{name}_bias" in stored}
     activations = {name: from_json(value) for name, value in description["activations"].items()}
     equalizations = tuple(
-        Equalization(one["tensor"], tuple(one["factor"]), tuple(one["shift"]))
+        Equalization(one["tensor"], tuple(one["factor"]), tuple(one["shift"]), one["stream"])
         for one in description["equalizations"]
     )
     exponents = {name: tuple(found) for name, found in description["exponents"].items()}

@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from pipeline.quant.fingerprint import fingerprint
 from pipeline.quant.recipe import Recipe
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which channels to equalize, and how far: judged by the error of the products that read them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from pipeline.quant.initial import weight_format
 from pipeline.quant.plan import Plan
 from pipeline.quant.quantizers import uniform
 from pipeline.quant.quantizers.uniform import Uniform
-from pipeline.quant.recipe import Equalize, Recipe
+from pipeline.quant.recipe import Equalize, Factors, Recipe
 from pipeline.quant.reparam.equalize import Equalization
 from pipeline.quant.reparam.learn import learned_factors
+from pipeline.quant.reparam.streams import stream_of
 from pipeline.quant.roles import Role
 from pipeline.quant.search.candidates import Codes, scale_grid
 from pipeline.quant.search.engine import Pair
@@ -63,6 +64,17 @@ def equalizable(graph: fx.Graph, plan: Plan, settings: Equalize) -> list[Channel
         if (only_products or wide) and (channels := channels_of(node)) is not None:
             found.append(channels)
     return found
+
+
+def balanceable(graph: fx.Graph, settings: Equalize) -> list[Channels]:
+    """The last member of every linear stream, which has the most to carry."""
+    found: list[Channels] = []
+    known: set[fx.Node] = set()
+    for node in reversed(graph.nodes) if settings.tensors == "all" else ():
+        if node not in known and (stream := stream_of(node)) is not None:
+            known |= stream.members
+            found.append(stream.channels(node))
+    return found[::-1]
 
 
 def _is_wide(node: fx.Node, plan: Plan) -> bool:
@@ -122,6 +134,25 @@ def channel_statistics(
     return found
 
 
+def choose_streams(
+    graph: fx.GraphModule,
+    plan: Plan,
+    recipe: Recipe,
+    settings: Equalize,
+    images: Sequence[np.ndarray[Any, Any]],
+    sites: Mapping[str, Site],
+) -> list[Equalization]:
+    """Like `choose_equalizations`, for linear streams, which come first: they cost nothing."""
+    streams = balanceable(graph.graph, settings)
+    statistics = channel_statistics(graph, images, streams)
+    tried = settings.others or settings
+    chosen = (
+        _chosen(channels, statistics[channels.node.name], tried, False, plan, recipe, sites)
+        for channels in streams
+    )
+    return [replace(one, stream=True) for one in chosen if _changes(one)]
+
+
 def choose_equalizations(
     graph: fx.GraphModule,
     plan: Plan,
@@ -148,23 +179,39 @@ def choose_equalizations(
         tried = settings if is_norm else settings.others or settings
         shift = settings.shift and is_norm and channels.can_shift
         seen = statistics[channels.node.name]
-        trials = [
-            _equalization(channels, seen.spread(statistic, not shift), exponent, shift)
-            for statistic in tried.statistics
-            for exponent in tried.exponents
-        ]
-        best = trials[0]
-        if len(trials) > 1:
-            errors = [_error(channels, trial, plan, recipe, sites) for trial in trials]
-            best = trials[int(np.argmin(errors))]
+        best = _chosen(channels, seen, tried, shift, plan, recipe, sites)
         if settings.learn:
             trained = learned_factors(channels, best, plan, recipe, sites, settings.learn)
             best = min(
                 (best, trained), key=lambda trial: _error(channels, trial, plan, recipe, sites)
             )
-        if best.shift or any(f != 1.0 for f in best.factor):
+        if _changes(best):
             found.append(best)
     return found
+
+
+def _chosen(
+    channels: Channels,
+    seen: "_Statistics",
+    tried: Factors,
+    shift: bool,
+    plan: Plan,
+    recipe: Recipe,
+    sites: Mapping[str, Site],
+) -> Equalization:
+    """The trial with the least error of the readers."""
+    trials = [
+        _equalization(channels, seen.spread(statistic, not shift), exponent, shift)
+        for statistic in tried.statistics
+        for exponent in tried.exponents
+    ]
+    if len(trials) == 1:
+        return trials[0]
+    return min(trials, key=lambda trial: _error(channels, trial, plan, recipe, sites))
+
+
+def _changes(found: Equalization) -> bool:
+    return bool(found.shift) or any(factor != 1.0 for factor in found.factor)
 
 
 def _equalization(channels: Channels, spread: Spread, exponent: float, shift: bool) -> Equalization:
@@ -185,8 +232,9 @@ def _error(
     sites: Mapping[str, Site],
 ) -> float:
     """Squared error of all readers' sampled outputs with quantized inputs and weights."""
-    factor, total = torch.tensor(trial.factor), 0.0
-    shift = torch.tensor(trial.shift) if trial.shift else torch.zeros_like(factor)
+    # channel -1, another tensor's, stays as it is
+    factor, total = torch.tensor((*trial.factor, 1.0)), 0.0
+    shift = torch.tensor((*trial.shift, 0.0)) if trial.shift else torch.zeros_like(factor)
     for reader in channels.readers:
         site = sites[reader.product.name]
         assert isinstance(site, Weighted)

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from pipeline.quant import walk
 from pipeline.quant.channels import Channels, Reader, channels_of
 from pipeline.quant.initial import weight_and_bias
+from pipeline.quant.reparam.streams import stream_of
 
 _aten = torch.ops.aten
 
@@ -28,11 +29,14 @@ class Equalization:
         tensor: name of the producer.
         factor: positive, one per channel.
         shift: one per channel, or empty for none; exact only where `Channels.can_shift`.
+        stream: the factors are those of the tensor's whole linear stream, so that weights hold all
+            of them; see `streams`.
     """
 
     tensor: str
     factor: tuple[float, ...]
     shift: tuple[float, ...] = ()
+    stream: bool = False
 
 
 def equalize(graph: fx.GraphModule, found: Sequence[Equalization]) -> fx.GraphModule:
@@ -48,6 +52,9 @@ def equalize(graph: fx.GraphModule, found: Sequence[Equalization]) -> fx.GraphMo
     result = copy.deepcopy(graph)
     nodes = {node.name: node for node in result.graph.nodes}
     for one in found:
+        if one.stream:
+            _apply_to_stream(result, nodes[one.tensor], one)
+            continue
         channels = channels_of(nodes[one.tensor])
         if channels is None:
             raise KeyError(one.tensor)
@@ -67,6 +74,26 @@ def _apply(graph: fx.GraphModule, channels: Channels, one: Equalization) -> None
         scaled = _call(graph, channels, scaled, walk.ADD, shift / factor, "shift")
     for user in users:
         _redirect(graph.graph, user, channels.node, scaled)
+
+
+def _apply_to_stream(graph: fx.GraphModule, tensor: fx.Node, one: Equalization) -> None:
+    stream = stream_of(tensor)
+    if stream is None:
+        raise KeyError(one.tensor)
+    factor = torch.tensor(one.factor, dtype=torch.float64)
+    for writer in stream.writers:
+        weight, bias = weight_and_bias(graph, writer)
+        arguments = list(writer.args)
+        with graph.graph.inserting_before(writer):
+            scaled = weight.double() / factor.reshape(-1, 1, 1, 1)
+            arguments[1] = _constant(graph, f"{writer.name}_stream_weight", scaled)
+            if bias is not None:
+                arguments[2] = _constant(
+                    graph, f"{writer.name}_stream_bias", bias.double() / factor
+                )
+        writer.args = tuple(arguments)
+    for reader in stream.readers:
+        _scale_reader(graph, reader, factor, None)
 
 
 def _redirect(graph: fx.Graph, user: fx.Node, source: fx.Node, scaled: fx.Node) -> None:
@@ -94,6 +121,7 @@ def _scale_reader(
 ) -> None:
     weight, bias = weight_and_bias(graph, reader.product)
     rows = weight.double().reshape(reader.channel.shape[0], -1, reader.channel.shape[1])
+    factor = torch.cat([factor, factor.new_ones(1)])  # of channel -1, another tensor's
     node = reader.product
     with graph.graph.inserting_before(node):
         scaled = (rows * factor[reader.channel].unsqueeze(1)).reshape(weight.shape)

@@ -67,5 +67,5 @@ def test_missing_and_damaged_files_are_named(saved, vit, tmp_path: Path) -> None
 def test_other_versions_are_refused(saved, vit, tmp_path: Path) -> None:
     path = tmp_path / "q" / "quantized.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 99}))
-    with pytest.raises(UserError, match="version 99 but this program reads 3"):
+    with pytest.raises(UserError, match="version 99 but this program reads 4"):
         load_quantized(tmp_path / "q", vit)
