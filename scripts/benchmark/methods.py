@@ -1,7 +1,8 @@
 """Comparisons put together into the tables of docs/methods.md.
 
-Reads folders that `pocketvit compare` wrote. Cells of the same model, method and bits that were
-validated on different photos, such as the two halves of a data set, become one row.
+Reads folders that `pocketvit compare` wrote, each under the name of an experiment. Cells of one
+experiment with the same method and bits that were validated on different photos, such as the two
+halves of a data set, become one row.
 """
 
 import math
@@ -23,7 +24,7 @@ MARKED = re.compile(r"(<!-- figures: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 
 Key = tuple[str, str, str]
-"""Model, bits, method."""
+"""Experiment, bits, method."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,18 @@ class Pooled:
         return max(part.quantize_seconds for part in self.parts)
 
 
-def read_cells(folders: Iterable[Path]) -> list[CellResult]:
-    """All results below some folders of `pocketvit compare`."""
-    files = [path for folder in folders for path in sorted((folder / CELLS).glob("*.json"))]
+def read_cells(folder: Path) -> list[CellResult]:
+    """All results below a folder of `pocketvit compare`."""
+    files = sorted((folder / CELLS).glob("*.json"))
     return [CellResult.model_validate_json(path.read_text(encoding="utf-8")) for path in files]
 
 
-def pool(results: Iterable[CellResult]) -> dict[Key, Pooled]:
-    """Results by what they are of; those that failed are left out."""
+def pool(results: Iterable[tuple[str, CellResult]]) -> dict[Key, Pooled]:
+    """Results, each with its experiment, by what they are of; those that failed are left out."""
     found: dict[Key, dict[str, Figures]] = defaultdict(dict)
-    for result in results:
+    for experiment, result in results:
         if result.figures is not None:
-            key = (result.model, result.bits, result.method)
+            key = (experiment, result.bits, result.method)
             found[key][result.figures.photos_sha256] = result.figures
     return {
         key: Pooled(tuple(parts[photos] for photos in sorted(parts)))
@@ -77,15 +78,15 @@ def pool(results: Iterable[CellResult]) -> dict[Key, Pooled]:
     }
 
 
-def figures_table(model: str, bits: Sequence[str], pooled: Mapping[Key, Pooled]) -> str:
-    """Every method of a model at some numbers of bits, the closest to float first."""
-    lines = ["| bits | method | top-1 | against float | agreement | logit SQNR | quantized in |"]
-    lines.append("|---|---|---:|---:|---:|---:|---:|")
+def figures_table(experiment: str, bits: Sequence[str], pooled: Mapping[Key, Pooled]) -> str:
+    """Every method of an experiment at some numbers of bits, the closest to float first."""
+    lines = ["| bits | method | photos | top-1 | minus float | agreement | logit SQNR | time |"]
+    lines.append("|---|---|---:|---:|---:|---:|---:|---:|")
     for width in bits:
-        here = {k[2]: v for k, v in pooled.items() if k[:2] == (model, width)}
+        here = {k[2]: v for k, v in pooled.items() if k[:2] == (experiment, width)}
         for method, found in sorted(here.items(), key=lambda item: -item[1].sqnr_db):
             lines.append(
-                f"| {width.upper()} | `{method}` | {found.mean('top1'):.1%} "
+                f"| {width.upper()} | `{method}` | {found.photos} | {found.mean('top1'):.1%} "
                 f"| {100 * found.mean('top1_difference'):+.1f} | {found.mean('agreement'):.1%} "
                 f"| {found.sqnr_db:.1f} dB | {found.seconds:.0f} s |"
             )
@@ -93,11 +94,11 @@ def figures_table(model: str, bits: Sequence[str], pooled: Mapping[Key, Pooled])
 
 
 def claims_table(claims: Sequence[tuple[str, str, str, str]], pooled: Mapping[Key, Pooled]) -> str:
-    """Whether one method is better than another: `(model, bits, better, worse)` each."""
+    """Whether one method is better than another: `(experiment, bits, better, worse)` each."""
     lines = ["| bits | better | than | top-1, 95 % | p | McNemar p | SQNR, 95 % | p |"]
     lines.append("|---|---|---|---:|---:|---:|---:|---:|")
-    for model, bits, better, worse in claims:
-        a, b = pooled[model, bits, better], pooled[model, bits, worse]
+    for experiment, bits, better, worse in claims:
+        a, b = (pooled[experiment, bits, method] for method in (better, worse))
         same = [p.photos_sha256 for p in a.parts] == [p.photos_sha256 for p in b.parts]
         if not same:
             raise ValueError(f"{better} and {worse} were not validated on the same photos")
@@ -116,28 +117,32 @@ def claims_table(claims: Sequence[tuple[str, str, str, str]], pooled: Mapping[Ke
 def filled(text: str, pooled: Mapping[Key, Pooled]) -> str:
     """A page with all its tables written anew.
 
-    A table stands behind `<!-- figures: MODEL BITS... -->`, or
-    `<!-- figures: MODEL BITS: BETTER > WORSE, ... -->` with a claim for each pair, and ends at
+    A table stands behind `<!-- figures: EXPERIMENT BITS... -->`, or
+    `<!-- figures: EXPERIMENT BITS: BETTER > WORSE, ... -->` with a claim for each pair, and ends at
     `<!-- end -->`.
     """
 
     def table(match: re.Match[str]) -> str:
         wanted, _, pairs = match[2].partition(": ")
-        model, *bits = wanted.split()
+        experiment, *bits = wanted.split()
         if pairs:
-            claims = [(model, bits[0], *pair.split(" > ")) for pair in pairs.split(", ")]
+            claims = [(experiment, bits[0], *pair.split(" > ")) for pair in pairs.split(", ")]
             return match[1] + claims_table(claims, pooled) + match[3]  # type: ignore[arg-type]
-        return match[1] + figures_table(model, bits, pooled) + match[3]
+        return match[1] + figures_table(experiment, bits, pooled) + match[3]
 
     return MARKED.sub(table, text)
 
 
 def main(
-    folders: Annotated[list[Path], typer.Argument(help="What `pocketvit compare --out` wrote.")],
+    experiments: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=FOLDER", help="What `pocketvit compare --out` wrote."),
+    ],
     page: Annotated[Path, typer.Option(help="The page whose tables are written.")] = DOCS,
 ) -> None:
     """Write the tables of a page from comparisons."""
-    pooled = pool(read_cells(folders))
+    named = [one.partition("=")[::2] for one in experiments]
+    pooled = pool((name, cell) for name, folder in named for cell in read_cells(Path(folder)))
     page.write_text(filled(page.read_text(encoding="utf-8"), pooled), encoding="utf-8")
 
 

@@ -27,12 +27,12 @@ def cell(method: str, photos: str, right: int, noise: float) -> CellResult:
         noise=(noise,) * 4,
     )
     return CellResult(
-        model="net", method=method, bits="w4a4", level="simulated", seed=0, figures=figures
+        model="any", method=method, bits="w4a4", level="simulated", seed=0, figures=figures
     )
 
 
-HALVES = [cell("good", "x", 4, 1.0), cell("good", "y", 3, 1.0)]
-OTHERS = [cell("bad", "y", 1, 4.0), cell("bad", "x", 0, 4.0)]
+HALVES = [("net", cell("good", "x", 4, 1.0)), ("net", cell("good", "y", 3, 1.0))]
+OTHERS = [("net", cell("bad", "y", 1, 4.0)), ("net", cell("bad", "x", 0, 4.0))]
 
 
 def test_halves_become_one_row_and_the_closest_to_float_comes_first() -> None:
@@ -40,8 +40,10 @@ def test_halves_become_one_row_and_the_closest_to_float_comes_first() -> None:
     lines = filled(page, pool(HALVES + OTHERS)).splitlines()
     assert lines[0] == "a" and lines[-1] == "z" and "old" not in lines
     good, bad = lines[4:6]
-    assert good == "| W4A4 | `good` | 87.5% | -12.5 | 87.5% | 10.0 dB | 3 s |"
-    assert bad.startswith("| W4A4 | `bad` | 12.5% | -87.5 ")
+    assert good == "| W4A4 | `good` | 8 | 87.5% | -12.5 | 87.5% | 10.0 dB | 3 s |"
+    assert bad.startswith("| W4A4 | `bad` | 8 | 12.5% | -87.5 ")
+    other = [("other", cell("good", "x", 0, 1.0))]
+    assert filled(page, pool([*other, *HALVES, *OTHERS])).splitlines()[4:6] == [good, bad]
 
 
 def test_claims_are_tested_on_the_same_photos_of_all_halves() -> None:
@@ -55,8 +57,8 @@ def test_claims_are_tested_on_the_same_photos_of_all_halves() -> None:
 
 def test_a_page_is_written_from_the_folders_of_comparisons(tmp_path: Path) -> None:
     (tmp_path / "cells").mkdir()
-    (tmp_path / "cells" / "one.json").write_text(HALVES[0].model_dump_json())
+    (tmp_path / "cells" / "one.json").write_text(HALVES[0][1].model_dump_json())
     page = tmp_path / "page.md"
     page.write_text("<!-- figures: net w4a4 -->\n<!-- end -->\n")
-    main([tmp_path], page)
-    assert "`good` | 100.0%" in page.read_text()
+    main([f"net={tmp_path}"], page)
+    assert "`good` | 4 | 100.0%" in page.read_text()
