@@ -8,6 +8,7 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
 from tvm_passes.kernels.builder import int32, lanes_of, splat
+from tvm_passes.kernels.fixed_point import constant, widen
 from tvm_passes.kernels.isa import Isa
 
 WORD = 4  # bytes that one lane of a dot product multiplies
@@ -48,6 +49,26 @@ def exchange(first: Expr, second: Expr) -> tuple[Expr, Expr]:
     low = tirx.Shuffle([first, second], list(map(int32, (0, 1, 4, 5))))
     high = tirx.Shuffle([first, second], list(map(int32, (2, 3, 6, 7))))
     return low, high
+
+
+def planes(dtype: str, isa: Isa) -> int:
+    """Parts of a code: two int8 planes of int16 codes for the dot products, else one."""
+    return 2 if isa.dot and dtype == "int16" else 1
+
+
+def split_planes(code: Expr) -> tuple[Expr, Expr]:
+    """The int8 planes of int16 codes: ``256 * high + low`` is the code minus 128."""
+    high = code >> constant(8, code, "int16")
+    return widen(high, "int8"), widen(code ^ constant(128, code, "int16"), "int8")
+
+
+def join_planes(high: Expr, low: Expr) -> Expr:
+    """``256 * high + low`` of int32 sums, modulo ``2^32`` in uint32.
+
+    The sum of one plane may exceed int32 where the whole does not.
+    """
+    high = widen(high, "uint32")
+    return widen(low, "uint32") + (high << constant(8, high, "uint32"))
 
 
 def flip_signs(value: Expr) -> Expr:

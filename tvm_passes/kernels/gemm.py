@@ -11,9 +11,11 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
 
 from tvm_passes.kernels.builder import KernelBuilder, build_kernel, int32, load
+from tvm_passes.kernels.dot import planes
 from tvm_passes.kernels.epilogue import Epilogue, EpiloguePlan
 from tvm_passes.kernels.gemm_micro import MicroKernel
 from tvm_passes.kernels.gemm_mmla import MmlaMicroKernel
+from tvm_passes.kernels.gemm_planes import PlanesMicroKernel, planes_offset
 from tvm_passes.kernels.gemm_tile import (
     Access,
     GemmSchedule,
@@ -28,6 +30,8 @@ from tvm_passes.kernels.parallel import tasks
 from tvm_passes.kernels.registry import Kernel
 from tvm_passes.ops.base import TensorSpec
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
+
+AnyMicroKernel = MicroKernel | MmlaMicroKernel | PlanesMicroKernel
 
 
 def gemm_kernel(
@@ -44,7 +48,8 @@ def gemm_kernel(
     schedule = schedule or default_schedule(access, channels, x.dtype, isa)
     layout = weight_layout(access, channels, x.dtype, w.dtype, isa)
     padded = -(-channels // isa.lanes) * isa.lanes
-    offset = input_offset(x.dtype, isa)
+    cut = planes(x.dtype, isa) == 2
+    offset = planes_offset(isa) if cut else input_offset(x.dtype, isa)
     vector = TensorSpec((padded,), "int32")
     table = TensorSpec((bias.shape[0] * padded,), "int32")
     packed = [x, layout.spec, table, vector]
@@ -52,8 +57,10 @@ def gemm_kernel(
         epilogue = Epilogue(plan, config, specs, builder.buffers, access.columns, isa)
         epilogue.fill_borders()
 
-        def micro_kernel(weights: tirx.Buffer) -> MicroKernel | MmlaMicroKernel:
+        def micro_kernel(weights: tirx.Buffer) -> AnyMicroKernel:
             source = builder.buffers[0]
+            if cut:
+                return PlanesMicroKernel(access, isa, source, weights, schedule)
             if not uses_matrix(access, x.dtype, isa):
                 return MicroKernel(access, x.dtype, isa, source, weights, schedule.unroll)
             return MmlaMicroKernel(access, bool(offset), source, weights, schedule)
@@ -86,7 +93,7 @@ class _Loops:
         config: LinearConfig,
         schedule: GemmSchedule,
         layout: PlainWeights | PackedWeights,
-        micro_kernel: Callable[[tirx.Buffer], MicroKernel | MmlaMicroKernel],
+        micro_kernel: Callable[[tirx.Buffer], AnyMicroKernel],
         epilogue: Epilogue,
         builder: KernelBuilder,
         isa: Isa,
@@ -114,7 +121,7 @@ class _Loops:
             first = block * size
             count = size if total % size == 0 else tirx.min(total - first, int32(size))
             micro = self.micro_kernel(weights.codes)
-            if isinstance(micro, MmlaMicroKernel):
+            if not isinstance(micro, MicroKernel):
                 with T.serial(0, count) as index:
                     micro.prepare(index, self._place(first + index)[2])
             if whole:
@@ -145,7 +152,7 @@ class _Loops:
 
     def _tile(
         self,
-        micro: MicroKernel | MmlaMicroKernel,
+        micro: AnyMicroKernel,
         first: Expr,
         index: Expr,
         panel: Expr,

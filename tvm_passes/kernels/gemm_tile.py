@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from tvm_passes.kernels.dot import WORD
+from tvm_passes.kernels.dot import WORD, planes
 from tvm_passes.kernels.isa import Isa
 
 BLOCK_BYTES = 16 << 10  # of input that one panel passes over, half of a first-level cache
@@ -81,10 +81,10 @@ def tiles_in(columns: int, rows: int) -> int:
 
 def schedules(access: Access, channels: int, x_dtype: str, isa: Isa) -> Iterator[GemmSchedule]:
     """Every schedule that fits the registers, the best guess of its register tile first."""
-    steps = _unroll(access, x_dtype, isa)
+    steps, parts = _unroll(access, x_dtype, isa), planes(x_dtype, isa)
     for rows, vectors in _register_tiles(access, channels, x_dtype, isa):
         total = access.rows * tiles_in(access.columns, rows)
-        default = GemmSchedule(rows, vectors, _block(access, rows, total), steps)
+        default = GemmSchedule(rows, vectors, _block(access, rows * parts, total), steps)
         yield default
         blocks = {block for block in (1, 4, 16, 64, total, default.block) if block <= total}
         for block, unroll in product(sorted(blocks), UNROLLS):
@@ -102,27 +102,31 @@ def _register_tiles(access: Access, channels: int, x_dtype: str, isa: Isa) -> li
     """Rows and vectors, cheapest first: loads per product, and work that overlaps or is padded."""
     blocks = -(-channels // isa.lanes)
     matrix, unroll = uses_matrix(access, x_dtype, isa), _unroll(access, x_dtype, isa)
+    parts = planes(x_dtype, isa)
+    pair = 2 // parts if matrix else 1  # rows of codes go by twos
     found = []
     for vectors in range(1, min(blocks, 6) + 1):
-        for rows in range(2 if matrix else 1, min(access.columns, MOST_ROWS) + 1, 1 + matrix):
-            inputs = rows // 2 + 2 if matrix else rows + vectors
-            if rows * vectors + inputs < isa.registers:
+        for rows in range(pair, min(access.columns, MOST_ROWS) + 1, pair):
+            codes = rows * parts
+            inputs = codes // 2 + 2 if matrix else codes + vectors
+            if codes * vectors + inputs < isa.registers:
                 found.append((rows, vectors))
 
     def cost(tile: tuple[int, int]) -> float:
         rows, vectors = tile
-        products, inputs = rows * vectors * WORD, rows + vectors
+        codes = rows * parts
+        products, inputs = codes * vectors * WORD, codes + vectors
         if matrix:  # of sixteen codes, like the next line
-            products, loads = rows * vectors * 2, rows / 2 + vectors * 2
+            products, loads = codes * vectors * 2, codes / 2 + vectors * 2
         elif isa.arch == "aarch64":  # codes by 16 bytes, weights by pairs of vectors
-            loads = rows + vectors * WORD / 2
+            loads = codes + vectors * WORD / 2
         else:
-            loads = rows * WORD + vectors
+            loads = codes * WORD + vectors
         pixels = tiles_in(access.columns, rows) * rows / access.columns
         panels = -(-blocks // vectors)
         # epilogues work on powers of two, best on as many lanes as fill registers of codes
         short = {4: 0.0, 2: 0.1, 1: 0.25}.get(min(vectors, blocks), 0.15)
-        if isa.arch == "aarch64" and rows * vectors + inputs > ROOMY:
+        if isa.arch == "aarch64" and codes * vectors + inputs > ROOMY:
             # the epilogue, mixed with an unrolled sum, needs registers too, and so do the loads of
             # the next step
             short += 0.2 if access.depth < UNROLLED else 0.05 * (unroll - 1)
@@ -140,7 +144,7 @@ def _unroll(access: Access, x_dtype: str, isa: Isa) -> int:
     """Two steps, unless one would be left over: what LLVM makes of that needs more registers."""
     if uses_matrix(access, x_dtype, isa):
         return 2
-    codes = {"sdot": 4 * WORD}.get(isa.dot or "", WORD) if uses_dot(x_dtype, isa) else 1
+    codes = {"sdot": 4 * WORD}.get(isa.dot or "", WORD) if isa.dot else 1
     return 1 if access.run_length // codes % 2 else 2
 
 
@@ -150,14 +154,14 @@ def input_offset(dtype: str, isa: Isa) -> int:
 
 
 def uses_matrix(access: Access, dtype: str, isa: Isa) -> bool:
-    """Whether inputs of ``dtype`` go through the matrix product, which takes pairs of pixels and
-    eight codes at a time."""
-    enough = access.columns >= 2 and access.run_length >= 2 * WORD
-    return isa.matrix is not None and dtype in ("int8", "uint8") and enough
+    """Whether inputs of ``dtype`` go through the matrix product, which takes pairs of pixels, or of
+    planes of one, and eight codes at a time."""
+    enough = access.columns * planes(dtype, isa) >= 2 and access.run_length >= 2 * WORD
+    return isa.matrix is not None and enough
 
 
 def uses_dot(dtype: str, isa: Isa) -> bool:
-    """Whether inputs of ``dtype`` go through the four-way dot product."""
+    """Whether codes of ``dtype`` go through the four-way dot product as they are."""
     return isa.dot is not None and dtype in ("int8", "uint8")
 
 
@@ -165,7 +169,7 @@ def cell_width(access: Access, dtype: str, isa: Isa) -> int:
     """Neighbouring codes of one channel that an instruction takes."""
     if uses_matrix(access, dtype, isa):
         return 2 * WORD
-    return WORD if uses_dot(dtype, isa) else 1
+    return WORD if isa.dot else 1
 
 
 def group_starts(run_length: int, width: int) -> list[int]:

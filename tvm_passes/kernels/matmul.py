@@ -17,6 +17,7 @@ from tvm.script.ir_builder import tirx as T
 from tvm.tirx import Buffer
 
 from tvm_passes.kernels.builder import Accumulators, build_kernel, int32, join, load, splat, store
+from tvm_passes.kernels.dot import join_planes, planes, split_planes
 from tvm_passes.kernels.epilogue import finish
 from tvm_passes.kernels.fixed_point import constant, widen
 from tvm_passes.kernels.functions import lane_sum
@@ -43,11 +44,6 @@ class MatmulSchedule:
 
     rows: int
     vectors: int
-
-
-def planes(dtype: str, isa: Isa) -> int:
-    """Parts of a code of a: two int8 planes of int16 codes for the dot products, else one."""
-    return 2 if isa.dot and dtype == "int16" else 1
 
 
 def default_schedule(a: TensorSpec, columns: int, isa: Isa) -> MatmulSchedule:
@@ -183,8 +179,7 @@ class _Product:
             code = T.bind(load(self.a, first + start, width))
             parts = [widen(code, self.panel.code_dtype)]
             if self.parts == 2:
-                high = code >> constant(8, code, "int16")
-                parts = [widen(high, "int8"), widen(code ^ constant(128, code, "int16"), "int8")]
+                parts = list(split_planes(code))
             for part, plane in enumerate(parts):
                 self.codes.put(row * self.parts + part, start, plane)
             if self.row_factor:
@@ -231,11 +226,8 @@ class _Product:
         lanes = self.isa.lanes
         for start, width in pieces(-(-valid // lanes) * lanes, CHUNK):
             registers = slice(start // lanes, (start + width) // lanes)
-            # partial sums may exceed int32 where the whole does not
-            value = widen(join(sums[-1][registers]), "uint32")
-            if len(sums) == 2:
-                high = widen(join(sums[0][registers]), "uint32")
-                value = value + (high << constant(8, high, "uint32"))
+            parts = [join(plane[registers]) for plane in sums]
+            value = join_planes(*parts) if len(parts) == 2 else widen(parts[0], "uint32")
             if self.row_factor:
                 value = value + splat(self.row_sums[row].astype("uint32"), width)
             value = T.bind(widen(value, "int32"))

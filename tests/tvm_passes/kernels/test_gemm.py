@@ -14,6 +14,7 @@ from tests.tvm_passes.run_kernel import (
     check_all,
     run_kernels,
 )
+from tvm_passes.kernels.dot import planes
 from tvm_passes.kernels.epilogue import plan_epilogue
 from tvm_passes.kernels.gemm import gemm_kernel, linear_access
 from tvm_passes.kernels.gemm_tile import Access, default_schedule, pack_weights, schedules
@@ -32,6 +33,8 @@ LINEAR = [
     ((1, 23), 64, 65, ("int8", "int8")),
     ((1, 3, 6), 5, 31, ("int16", "int8")),
     ((17,), 130, 6, ("int16", "int32")),
+    ((1, 1), 9, 17, ("int16", "int16")),
+    ((2, 11), 43, 37, ("int16", "int8")),
     ((8,), 16, 48, ("uint8", "int32")),
 ]
 
@@ -46,6 +49,7 @@ DENSE = [
     (9, 8, 5, 18, (3, 3), (1, 1), (2, 2), ("int8", "int8")),
     (8, 12, 6, 5, (2, 3), (2, 1), (1, 3), ("uint8", "int16")),
     (7, 5, 2, 35, (3, 3), (1, 1), (3, 1), ("int16", "int16")),
+    (8, 9, 10, 19, (3, 2), (2, 1), (1, 2), ("int16", "int8")),
 ]
 
 
@@ -91,16 +95,16 @@ def test_products_equal_their_references(calls, isa: str) -> None:
     check_all(calls(), isa)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
 @pytest.mark.parametrize("isa", EVERY_ISA)
-def test_every_schedule_gives_the_same_result(isa: str) -> None:
+def test_every_schedule_gives_the_same_result(isa: str, dtype: str) -> None:
     """A sample of the schedules of two odd shapes."""
-    x, w = TensorSpec((1, 29, 21), "int8"), TensorSpec((37, 21), "int8")
-    calls = product_calls("linear", LinearConfig, x.shape, w.shape, ("int8", "int8"))
+    x, w = TensorSpec((1, 29, 21), dtype), TensorSpec((37, 21), "int8")
+    calls = product_calls("linear", LinearConfig, x.shape, w.shape, (dtype, "int8"))
     access = linear_access((x, w))
     cases = []
-    for schedule in list(schedules(access, 37, "int8", ISAS[isa]))[
-        :: 17 if isa in HOST_ISAS else 41
-    ]:
+    every = 17 if isa in HOST_ISAS else 41
+    for schedule in list(schedules(access, 37, dtype, ISAS[isa]))[::every]:
         for _, config, arrays in calls:
             specs = [TensorSpec(array.shape, str(array.dtype)) for array in arrays]
             out = OPERATORS["linear"].infer(config, specs)
@@ -112,17 +116,18 @@ def test_every_schedule_gives_the_same_result(isa: str) -> None:
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
 @pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
-def test_schedules_fit_the_registers_and_the_shape(isa: Isa) -> None:
+def test_schedules_fit_the_registers_and_the_shape(isa: Isa, dtype: str) -> None:
     for columns in (1, 2, 7, 196, 1024):
         for channels in (1, 16, 17, 96, 1000):
             access = Access(1, columns, 0, 32, 1, 1, 0, 0, 32)
-            found = list(schedules(access, channels, "int8", isa))
-            assert found[0] == default_schedule(access, channels, "int8", isa)
+            found = list(schedules(access, channels, dtype, isa))
+            assert found[0] == default_schedule(access, channels, dtype, isa)
             assert len(set(found)) == len(found)
             for schedule in found:
-                accumulators = schedule.rows * schedule.vectors
-                assert accumulators + schedule.rows // 2 < isa.registers
+                codes = schedule.rows * planes(dtype, isa)
+                assert codes * schedule.vectors + codes // 2 < isa.registers
                 assert 1 <= schedule.rows <= columns
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.tvm_passes.run_kernel import EVERY_ISA, Call, Case, check_all, run_kernels
+from tvm_passes.kernels.dot import planes
 from tvm_passes.kernels.isa import ISAS, Isa
-from tvm_passes.kernels.matmul import default_schedule, matmul, planes, schedules
+from tvm_passes.kernels.matmul import default_schedule, matmul, schedules
 from tvm_passes.numerics import INT_RANGE, Rescale
 from tvm_passes.ops.base import OPERATORS, TensorSpec
 from tvm_passes.ops.matmul import MatmulConfig
