@@ -1,7 +1,9 @@
 """The pointwise functions, lane by lane: tables, segments, logarithmic and twin codes."""
 
 from collections.abc import Sequence
+from typing import Any
 
+from numpy.typing import NDArray
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T
@@ -22,7 +24,13 @@ from tvm_passes.kernels.fixed_point import (
 from tvm_passes.kernels.functions import log2
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.lanes import lane_operator
-from tvm_passes.kernels.tables import lookup_codes, lookup_words, pack_words
+from tvm_passes.kernels.tables import (
+    lookup_code_words,
+    lookup_codes,
+    lookup_words,
+    pack_code_words,
+    pack_words,
+)
 from tvm_passes.ops.adalog import AdaLogQuantizeConfig
 from tvm_passes.ops.pointwise import LutConfig
 from tvm_passes.ops.pwl import PwlConfig
@@ -30,12 +38,18 @@ from tvm_passes.ops.pwl8 import Pwl8Config
 from tvm_passes.ops.twin import TwinConfig
 
 
-@lane_operator("lut", tables=1)
+def _pack_table(tables: Sequence[NDArray[Any]], isa: Isa) -> Sequence[NDArray[Any]]:
+    return [pack_code_words(table, isa) for table in tables]
+
+
+@lane_operator("lut", tables=1, pack=_pack_table)
 def lut(config: LutConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa) -> Expr:
     """A table entry per code."""
     (code,), (table,) = values, tables
     if str(table.dtype) in ("int8", "uint8") and int(table.shape[0]) == 256:
         return T.reinterpret(_vector(config.dtype, code), lookup_codes(table, code, isa))
+    if str(table.dtype) != config.dtype:
+        return lookup_code_words(table, code, isa)
     wide = widen(code, "int32")
     half = int(table.shape[0]) >> 1
     return table[wide + constant(half, wide)] if _is_signed(code) else table[wide]

@@ -18,6 +18,7 @@ from tvm_passes.kernels.builder import by_register, int32, join, lane_slice, lan
 from tvm_passes.kernels.fixed_point import clamp, constant, saturating_shift_left, widen
 from tvm_passes.kernels.isa import Isa
 
+CODES = 256  # 8-bit ones
 BLOCK = 64  # entries of one NEON lookup, and of one lookup of words in AVX-512
 
 
@@ -82,9 +83,14 @@ def _segment_on_top(x: Expr, left: int, isa: Isa) -> Expr:
 
 def _words_by_bytes(table: Buffer, index: Expr, entries: int) -> Expr:
     low, high = (_bytes(table, plane * entries, index, entries) for plane in range(2))
-    lanes = lanes_of(index)
+    return _zipped(low, high, "int16")
+
+
+def _zipped(low: Expr, high: Expr, dtype: str) -> Expr:
+    """Lanes of twice the width, of their low and high halves."""
+    lanes = lanes_of(low)
     order = [int32(lane // 2 + (lanes if lane % 2 else 0)) for lane in range(2 * lanes)]
-    return T.bind(T.reinterpret(f"int16x{lanes}", tirx.Shuffle([low, high], order)))
+    return T.bind(T.reinterpret(f"{dtype}x{lanes}", tirx.Shuffle([low, high], order)))
 
 
 def _bytes(table: Buffer, first: int, index: Expr, entries: int) -> Expr:
@@ -155,6 +161,20 @@ def lookup_codes(table: Buffer, codes: Expr, isa: Isa, first: int = 0, entries: 
     wide = widen(codes, "int32")
     start = first + (128 if signed else 0)
     return table[wide + constant(start, wide)] if start else table[wide]
+
+
+def pack_code_words(table: NDArray[Any], isa: Isa) -> NDArray[Any]:
+    """A table for 8-bit codes: words in two planes of bytes where registers look up bytes."""
+    fits = isa.simd is not None and table.dtype == np.int16 and table.size == CODES
+    return split_planes(table) if fits else table
+
+
+def lookup_code_words(planes: Buffer, codes: Expr, isa: Isa) -> Expr:
+    """``table[code]`` for 8-bit codes, int8 ones plus 128, from planes of ``pack_code_words``."""
+    low, high = (lookup_codes(planes, codes, isa, first) for first in (0, CODES))
+    if lanes_of(codes) > 1:
+        return _zipped(low, high, "int16")
+    return widen(low, "uint8").astype("int16") | (high.astype("int16") << tirx.const(8, "int16"))
 
 
 def _permuted_bytes(table: Buffer, first: int, codes: Expr, signed: bool) -> Expr:
