@@ -27,8 +27,10 @@ from tvm_passes.kernels.lanes import lane_operator
 from tvm_passes.kernels.tables import (
     lookup_code_words,
     lookup_codes,
+    lookup_lines,
     lookup_words,
     pack_code_words,
+    pack_lines,
     pack_words,
 )
 from tvm_passes.ops.adalog import AdaLogQuantizeConfig
@@ -64,19 +66,42 @@ def _is_signed(code: Expr) -> bool:
     return str(code.ty.dtype).startswith("int")
 
 
-@lane_operator("pwl", tables=2)
+def _pack_lines(tables: Sequence[NDArray[Any]], isa: Isa) -> Sequence[NDArray[Any]]:
+    return pack_lines(tables[0], tables[1], isa)
+
+
+@lane_operator("pwl", tables=2, pack=_pack_lines)
 def pwl(config: PwlConfig, values: Sequence[Expr], tables: Sequence[Buffer], isa: Isa) -> Expr:
-    """Slope and base of a segment are gathered; the rest is arithmetic on 32 bits."""
+    """Slope and base of a segment are looked up or gathered; the rest is arithmetic on 32 bits."""
     slopes, bases = tables
     half = int(slopes.shape[0]) >> 1
-    x = widen(values[0], "int32")
-    width = constant(config.width, x)
-    segment = clamp(x >> width, -half, half - 1, "int32")
-    offset = x - (segment << width)
-    index = segment + constant(half, x)
-    line = bases[index] + widen(slopes[index], "int32") * offset
+    if isa.simd == "avx512":
+        line = _line_by_words(config, T.bind(values[0]), tables)
+    else:
+        x = widen(values[0], "int32")
+        width = constant(config.width, x)
+        segment = clamp(x >> width, -half, half - 1, "int32")
+        offset = x - (segment << width)
+        index = segment + constant(half, x)
+        line = bases[index] + widen(slopes[index], "int32") * offset
     value = rounding_shift(line, constant(config.shift, line), isa)
     return saturate(value, config.qmin, config.qmax, config.dtype, config.zero_point)
+
+
+def _line_by_words(config: PwlConfig, x: Expr, tables: Sequence[Buffer]) -> Expr:
+    """The line at int16 codes, whose distance from its start is an int16 too."""
+    slopes, bases = tables
+    entries = int(slopes.shape[0])
+    half, width = entries >> 1, constant(config.width, x, "int16")
+    segment = T.bind(clamp(x >> width, -half, half - 1, "int16"))
+    offset = T.bind(x - (segment << width))
+    found = lookup_lines(slopes, bases, segment)
+    if found is None:
+        index = widen(segment & constant(entries - 1, x, "int16"), "int32")
+        low, high = widen(bases[index], "uint16"), bases[index + constant(entries, index)]
+        found = slopes[index], widen(low, "int32") | (widen(high, "int32") << constant(16, index))
+    slope, base = found
+    return base + widen(slope, "int32") * widen(offset, "int32")
 
 
 @lane_operator("pwl8", tables=2, pack=pack_words)

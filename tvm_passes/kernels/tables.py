@@ -119,7 +119,7 @@ def _bytes(table: Buffer, first: int, index: Expr, entries: int) -> Expr:
     return T.bind(result)
 
 
-def _permuted_words(table: Buffer, index: Expr, entries: int) -> Expr:
+def _permuted_words(table: Buffer, index: Expr, entries: int, first: int = 0) -> Expr:
     def piece(words: Expr) -> Expr:
         found = [
             tirx.call_llvm_pure_intrin(
@@ -129,15 +129,50 @@ def _permuted_words(table: Buffer, index: Expr, entries: int) -> Expr:
                 words,
                 load(table, start + 32, 32),
             )
-            for start in range(0, entries, BLOCK)
+            for start in range(first, first + entries, BLOCK)
         ]
-        if len(found) == 1:
-            return found[0]
-        return tirx.Select(words < splat(tirx.const(BLOCK, "int16"), 32), *found)
+        result = found.pop()
+        while found:
+            end = splat(tirx.const(len(found) * BLOCK, "int16"), 32)
+            result = tirx.Select(words < end, found.pop(), result)
+        return result
 
     result = by_register(32, piece, index)
     assert result is not None
     return result
+
+
+def pack_lines(
+    slopes: NDArray[np.int16], bases: NDArray[np.int32], isa: Isa
+) -> Sequence[NDArray[Any]]:
+    """Slopes and bases as ``lookup_lines`` wants them; as they are where it is not available."""
+    if isa.simd != "avx512":
+        return slopes, bases
+    first, second = pack_words([slopes, bases], isa)
+    return first, np.concatenate([second.view(np.int16)[0::2], second.view(np.int16)[1::2]])
+
+
+def lookup_lines(slopes: Buffer, bases: Buffer, segment: Expr) -> tuple[Expr, Expr] | None:
+    """int16 slope and int32 base of segments, from registers of AVX-512 words.
+
+    Args:
+        slopes: packed by ``pack_lines``, 64 words or a multiple of it.
+        bases: likewise.
+        segment: int16 lanes, numbers of segments around zero.
+
+    Returns:
+        None where the lanes fill no register.
+    """
+    lanes, entries = lanes_of(segment), int(slopes.shape[0])
+    if lanes not in (16, 32, 64):
+        return None
+    index = T.bind(segment & constant(entries - 1, segment, "int16"))
+    whole = T.bind(index if lanes >= 32 else join([index, index]))
+    slope, low, high = (
+        T.bind(lane_slice(_permuted_words(table, whole, entries, first), 0, lanes))
+        for table, first in ((slopes, 0), (bases, 0), (bases, entries))
+    )
+    return slope, _zipped(low, high, "int32")
 
 
 def lookup_codes(table: Buffer, codes: Expr, isa: Isa, first: int = 0, entries: int = 256) -> Expr:
