@@ -231,6 +231,26 @@ def log2(value: ArrayLike) -> Int64:
     return ((length - 1) << LOG2_BITS) + (curve >> (30 - LOG2_BITS))
 
 
+# log2(1 + f) = f + f (1 - f) h(f): h for f in Q15, a minimax fit of the whole.
+LOG2_WORD_BITS = 15
+LOG2_WORD_COEFFICIENTS = (14481, -8755, 4864, -1479)
+
+
+def log2_words(value: ArrayLike) -> Int64:
+    """Base-2 logarithm of integers in [1, 2^31) in Q15; absolute error below 8e-5.
+
+    All but the number of whole octaves is arithmetic on 16 bits.
+    """
+    wide = np.asarray(value, np.int64)
+    length = bit_length(wide)
+    fraction = ((wide << (32 - length)) >> 16) & 0x7FFF  # below the leading one
+    curve = np.full(fraction.shape, LOG2_WORD_COEFFICIENTS[-1], np.int64)
+    for coefficient in LOG2_WORD_COEFFICIENTS[-2::-1]:
+        curve = coefficient + mulhrs(curve, fraction)
+    bow = mulhrs(fraction, 0x7FFF - fraction)
+    return ((length - 1) << LOG2_WORD_BITS) + fraction + mulhrs(bow, curve)
+
+
 def reciprocal(value: ArrayLike) -> tuple[Int64, Int64]:
     """``1 / value = multiplier / 2^(30 + bits)`` of integers in [1, 2^62), to 2^-30 relative.
 

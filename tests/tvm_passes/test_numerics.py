@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from tvm_passes.numerics import (
     EXP2_BITS,
     LOG2_BITS,
+    LOG2_WORD_BITS,
     FixedPoint,
     Rescale,
     bit_length,
     exp2_codes,
     exp2_negative,
     log2,
+    log2_words,
     mulhi,
     reciprocal,
     reciprocal_sqrt,
@@ -145,6 +147,17 @@ def test_log2_is_close(value: int) -> None:
 @given(st.integers(0, 61))
 def test_log2_of_powers_of_two_is_exact(bits: int) -> None:
     assert int(log2(1 << bits)) == bits << LOG2_BITS
+
+
+@given(st.one_of(st.integers(1, 2**31 - 1), st.integers(0, 30).map(lambda bits: 1 << bits)))
+def test_log2_words_is_close(value: int) -> None:
+    assert int(log2_words(value)) / 2.0**LOG2_WORD_BITS == pytest.approx(np.log2(value), abs=8e-5)
+
+
+def test_log2_words_never_falls_and_is_exact_at_powers_of_two() -> None:
+    octave = log2_words(np.arange(1 << 15, (1 << 16) + 1))  # every fraction
+    assert (octave[0], octave[-1]) == (15 << LOG2_WORD_BITS, 16 << LOG2_WORD_BITS)
+    assert np.all(np.diff(octave) >= 0)
 
 
 @given(positives)

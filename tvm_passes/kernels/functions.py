@@ -14,6 +14,8 @@ from tvm_passes.numerics import (
     EXP2_COEFFICIENTS,
     LOG2_BITS,
     LOG2_COEFFICIENTS,
+    LOG2_WORD_BITS,
+    LOG2_WORD_COEFFICIENTS,
     RSQRT_LINE,
     RSQRT_STEPS,
 )
@@ -112,6 +114,20 @@ def log2(value: Expr, isa: Isa) -> Expr:
     zeros = T.bind(leading_zeros(value))
     fraction = (value << zeros) & constant(0x7FFFFFFF, value)
     return _log2(constant(31, value) - zeros, fraction, isa)
+
+
+def log2_words(value: Expr, isa: Isa) -> Expr:
+    """``numerics.log2_words`` of positive int32 vectors or scalars, to int32."""
+    zeros = T.bind(leading_zeros(value))
+    mantissa = (value << zeros) >> constant(16, value)
+    fraction = T.bind(widen(mantissa & constant(0x7FFF, value), "int16"))
+    *inner, curve = (constant(c, fraction, "int16") for c in LOG2_WORD_COEFFICIENTS)
+    for coefficient in reversed(inner):
+        curve = T.bind(mulhrs_add(coefficient, curve, fraction, isa))
+    bow = T.bind(mulhrs(fraction, fraction ^ constant(0x7FFF, fraction, "int16"), isa))
+    words = T.bind(mulhrs_add(fraction, bow, curve, isa))
+    whole = constant(31, value) - zeros
+    return (whole << constant(LOG2_WORD_BITS, value)) + widen(words, "int32")
 
 
 def log2_wide(value: Expr, isa: Isa) -> Expr:

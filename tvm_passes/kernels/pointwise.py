@@ -21,7 +21,7 @@ from tvm_passes.kernels.fixed_point import (
     saturating_shift_left,
     widen,
 )
-from tvm_passes.kernels.functions import log2
+from tvm_passes.kernels.functions import log2_words
 from tvm_passes.kernels.isa import Isa
 from tvm_passes.kernels.lanes import lane_operator
 from tvm_passes.kernels.tables import (
@@ -124,7 +124,7 @@ def adalog_quantize(
     del tables
     x = widen(values[0], "int32")
     value = (x << constant(config.left, x)) + constant(config.offset, x)
-    octaves = constant(config.constant, x) - log2(tirx.max(value, constant(1, x)), isa)
+    octaves = constant(config.constant, x) - log2_words(tirx.max(value, constant(1, x)), isa)
     code = requantize(octaves, constant(config.multiplier, x), constant(config.shift, x), 0, isa)
     zero = constant(config.qmax, x)
     return saturate(tirx.Select(value > constant(0, x), code, zero), 0, config.qmax, config.dtype)

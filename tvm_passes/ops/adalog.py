@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvm_passes.errors import LoweringError
-from tvm_passes.numerics import LOG2_BITS, FixedPoint, log2, requantize, saturate
+from tvm_passes.numerics import LOG2_WORD_BITS, FixedPoint, log2_words, requantize, saturate
 from tvm_passes.ops.base import Operator, TensorSpec, register, same_as
 from tvm_passes.ops.pointwise import codes_per_octave
 
@@ -28,8 +28,8 @@ class AdaLogQuantizeConfig:
     Attributes:
         left: x is shifted left by this before the shift is added.
         offset: the shift, in steps of ``x << left``, the zero point of x included.
-        constant: binary logarithm of the scale in the same steps, Q24.
-        multiplier: fixed-point multiplier from Q24 octaves to codes.
+        constant: binary logarithm of the scale in the same steps, Q15.
+        multiplier: fixed-point multiplier from Q15 octaves to codes.
         shift: its shift.
         qmax: the code that stands for zero, ``2^bits - 1``.
         dtype: uint8.
@@ -75,11 +75,11 @@ def adalog_quantize_config(
         raise LoweringError(
             f"AdaLog: shift {shift} or scale {out_scale} is too far from the input scale {scale}"
         )
-    code = FixedPoint.from_real(octave * 2.0**-LOG2_BITS)
+    code = FixedPoint.from_real(octave * 2.0**-LOG2_WORD_BITS)
     return AdaLogQuantizeConfig(
         left,
         round(steps * 2.0**left),
-        round((ratio + left) * 2.0**LOG2_BITS),
+        round((ratio + left) * 2.0**LOG2_WORD_BITS),
         int(code.multiplier),
         int(code.shift),
         (1 << bits) - 1,
@@ -89,7 +89,7 @@ def adalog_quantize_config(
 def _reference(config: AdaLogQuantizeConfig, x: Array) -> Array:
     """x int8 or int16 -> uint8 codes of the same shape."""
     value = (x.astype(np.int64) << config.left) + config.offset
-    octaves = config.constant - log2(np.maximum(value, 1))
+    octaves = config.constant - log2_words(np.maximum(value, 1))
     codes = requantize(octaves, config.multiplier, config.shift)
     codes = np.where(value <= 0, config.qmax, codes)
     return saturate(codes, 0, config.qmax, config.dtype)
