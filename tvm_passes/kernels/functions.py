@@ -120,12 +120,12 @@ def log2_words(value: Expr, isa: Isa) -> Expr:
     """``numerics.log2_words`` of positive int32 vectors or scalars, to int32."""
     zeros = T.bind(leading_zeros(value))
     mantissa = (value << zeros) >> constant(16, value)
-    fraction = T.bind(widen(mantissa & constant(0x7FFF, value), "int16"))
+    fraction = held(widen(mantissa & constant(0x7FFF, value), "int16"))
     *inner, curve = (constant(c, fraction, "int16") for c in LOG2_WORD_COEFFICIENTS)
     for coefficient in reversed(inner):
-        curve = T.bind(mulhrs_add(coefficient, curve, fraction, isa))
-    bow = T.bind(mulhrs(fraction, fraction ^ constant(0x7FFF, fraction, "int16"), isa))
-    words = T.bind(mulhrs_add(fraction, bow, curve, isa))
+        curve = held(mulhrs_add(coefficient, curve, fraction, isa))
+    bow = held(mulhrs(fraction, fraction ^ constant(0x7FFF, fraction, "int16"), isa))
+    words = held(mulhrs_add(fraction, bow, curve, isa))
     whole = constant(31, value) - zeros
     return (whole << constant(LOG2_WORD_BITS, value)) + widen(words, "int32")
 
