@@ -7,13 +7,15 @@ import pytest
 
 from tests.tvm_passes.product_calls import product_calls
 from tests.tvm_passes.run_kernel import EVERY_ISA, Call, check_all, codes
+from tvm_passes.ops.adalog import adalog_quantize_config
 from tvm_passes.ops.add import add_config, scaled_add_config
 from tvm_passes.ops.base import OPERATORS, TensorSpec, encode
 from tvm_passes.ops.elementwise import mul_config, requantize_config
 from tvm_passes.ops.fused import FusedConfig, Step
 from tvm_passes.ops.gemm import Conv2dConfig, LinearConfig
 from tvm_passes.ops.pad import PadConfig
-from tvm_passes.ops.pointwise import LutConfig
+from tvm_passes.ops.pointwise import LutConfig, adalog_table
+from tvm_passes.ops.pwl import pwl_tables
 from tvm_passes.ops.pwl8 import pwl8_tables
 
 SILU = pwl8_tables("silu", 8 / 32767, 8.28 / 255, -120, -128, 127, "int8")
@@ -25,6 +27,8 @@ MUL = mul_config(1.0, 0, 0.01, 4, 90.0, 2, -128, 127, "int8", "int16", "int8")
 SCALED, LEFT, RIGHT = scaled_add_config(
     np.linspace(0.1, 2.0, 21), 0, 0.7, 0, 160.0, 5, -128, 127, "int8", "int16", "int16"
 )
+GELU = pwl_tables("gelu", 8 / 32767, 8 / 32767, 0, -32767, 32767, "int16")
+LOG = adalog_quantize_config(8 / 32767, 0, 4.3, 19, 37, 8, 0.17)
 GEOMETRY = {"strides": (1, 1), "dilation": (1, 1), "groups": 1}
 
 
@@ -68,6 +72,11 @@ def calls() -> list[Call]:
         kink = ("pwl8", KINK.config, [KINK.slope, KINK.base], False)
         result.append(chain(anchor, kink))
         result.append(chain(anchor, ("scaled_add", SCALED, [wide, LEFT, RIGHT], False)))
+    values, _ = adalog_table(19, 37, 8)
+    pwl = ("pwl", GELU.config, [GELU.slope, GELU.base], False)
+    lut = ("lut", LutConfig("int16"), [values], False)
+    for anchor in linears((1, 9), 16, 85):
+        result.append(chain(anchor, pwl, ("adalog_quantize", LOG, [], False), lut))
     for anchor in linears((1, 9), 16, 21, "int8"):
         result.append(chain(anchor, ("lut", LutConfig("int8"), [codes("int8", 256)], False)))
     return result
