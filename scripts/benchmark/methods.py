@@ -94,19 +94,24 @@ def figures_table(experiment: str, bits: Sequence[str], pooled: Mapping[Key, Poo
 
 
 def claims_table(claims: Sequence[tuple[str, str, str, str]], pooled: Mapping[Key, Pooled]) -> str:
-    """Whether one method is better than another: `(experiment, bits, better, worse)` each."""
-    lines = ["| bits | better | than | top-1, 95 % | p | McNemar p | SQNR, 95 % | p |"]
-    lines.append("|---|---|---|---:|---:|---:|---:|---:|")
+    """Whether one method is better than another: `(experiment, bits, better, worse)` each.
+
+    Raises:
+        ValueError: two were not validated on any photos in common.
+    """
+    lines = ["| bits | better | than | photos | top-1, 95 % | p | McNemar p | SQNR, 95 % | p |"]
+    lines.append("|---|---|---|---:|---:|---:|---:|---:|---:|")
     for experiment, bits, better, worse in claims:
         a, b = (pooled[experiment, bits, method] for method in (better, worse))
-        same = [p.photos_sha256 for p in a.parts] == [p.photos_sha256 for p in b.parts]
-        if not same:
+        shared = {p.photos_sha256 for p in a.parts} & {p.photos_sha256 for p in b.parts}
+        if not shared:
             raise ValueError(f"{better} and {worse} were not validated on the same photos")
-        hits = [np.concatenate([part.hits for part in x.parts]) for x in (a, b)]
-        noise = [np.concatenate([part.energies for part in x.parts]) for x in (a, b)]
+        both = [[part for part in x.parts if part.photos_sha256 in shared] for x in (a, b)]
+        hits = [np.concatenate([part.hits for part in parts]) for parts in both]
+        noise = [np.concatenate([part.energies for part in parts]) for parts in both]
         top1, sqnr = top1_difference(*hits), sqnr_difference(*noise)
         lines.append(
-            f"| {bits.upper()} | `{better}` | `{worse}` "
+            f"| {bits.upper()} | `{better}` | `{worse}` | {len(hits[0])} "
             f"| {100 * top1.value:+.1f} [{100 * top1.low:+.1f}, {100 * top1.high:+.1f}] "
             f"| {top1.p:.2g} | {mcnemar(*hits):.2g} "
             f"| {sqnr.value:+.1f} dB [{sqnr.low:+.1f}, {sqnr.high:+.1f}] | {sqnr.p:.2g} |"

@@ -50,9 +50,12 @@ def test_claims_are_tested_on_the_same_photos_of_all_halves() -> None:
     page = "<!-- figures: net w4a4: good > bad -->\n<!-- end -->\n"
     row = filled(page, pool(HALVES + OTHERS)).splitlines()[3].split("|")
     assert [part.strip() for part in row[1:4]] == ["W4A4", "`good`", "`bad`"]
-    assert row[4].strip().startswith("+75.0 [") and row[7].strip().startswith("+6.0 dB")
+    assert row[4].strip() == "8"
+    assert row[5].strip().startswith("+75.0 [") and row[8].strip().startswith("+6.0 dB")
+    half = filled(page, pool(HALVES + OTHERS[:1])).splitlines()[3].split("|")
+    assert half[4].strip() == "4" and half[5].strip().startswith("+50.0 [")
     with pytest.raises(ValueError, match="not validated on the same photos"):
-        filled(page, pool(HALVES + OTHERS[:1]))
+        filled(page, pool([HALVES[0], OTHERS[0]]))
 
 
 def test_a_page_is_written_from_the_folders_of_comparisons(tmp_path: Path) -> None:
