@@ -254,7 +254,12 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     found = _VARIANT.fullmatch(str(name_or_path))
     if found is None or not (found["weights"] or found["preset"]):
         return _load(name_or_path)
-    recipe = load_recipe(found["recipe"])  # which may name a preset in front of the bits
+    inner = _VARIANT.fullmatch(found["recipe"])  # which may name a preset in front of the bits
+    if inner is not None and any(inner[p] and found[p] for p in ("weights", "preset")):
+        raise UserError(
+            f"Recipe {name_or_path} names its bits or its preset twice; name each once."
+        )
+    recipe = load_recipe(found["recipe"])
     if found["weights"]:
         recipe = at_bits(recipe, int(found["weights"]), int(found["activations"]))
     return with_preset(recipe, found["preset"].lower()) if found["preset"] else recipe

@@ -19,6 +19,7 @@ import typer
 from pipeline.compare.cell import CellResult, Figures
 from pipeline.compare.paired import mcnemar, sqnr_difference, top1_difference
 from pipeline.compare.store import CELLS
+from pipeline.errors import UserError
 
 MARKED = re.compile(r"(<!-- figures: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
@@ -66,11 +67,21 @@ def read_cells(folder: Path) -> list[CellResult]:
 
 
 def pool(results: Iterable[tuple[str, CellResult]]) -> dict[Key, Pooled]:
-    """Results, each with its experiment, by what they are of; those that failed are left out."""
+    """Results, each with its experiment, by what they are of; those that failed are left out.
+
+    Raises:
+        UserError: two results of an experiment have the same method, bits and photos.
+    """
     found: dict[Key, dict[str, Figures]] = defaultdict(dict)
     for experiment, result in results:
         if result.figures is not None:
             key = (experiment, result.bits, result.method)
+            if result.figures.photos_sha256 in found[key]:
+                raise UserError(
+                    f"Experiment {experiment} has two results of {result.method} {result.bits} on "
+                    "the same photos, of other code, models, levels or seeds; name their folders "
+                    "differently or remove one."
+                )
             found[key][result.figures.photos_sha256] = result.figures
     return {
         key: Pooled(tuple(parts[photos] for photos in sorted(parts)))
@@ -97,7 +108,7 @@ def claims_table(claims: Sequence[tuple[str, str, str, str]], pooled: Mapping[Ke
     """Whether one method is better than another: `(experiment, bits, better, worse)` each.
 
     Raises:
-        ValueError: two were not validated on any photos in common.
+        UserError: two were not validated on any photos in common.
     """
     lines = ["| bits | better | than | photos | top-1, 95 % | p | McNemar p | SQNR, 95 % | p |"]
     lines.append("|---|---|---|---:|---:|---:|---:|---:|---:|")
@@ -105,7 +116,9 @@ def claims_table(claims: Sequence[tuple[str, str, str, str]], pooled: Mapping[Ke
         a, b = (pooled[experiment, bits, method] for method in (better, worse))
         shared = {p.photos_sha256 for p in a.parts} & {p.photos_sha256 for p in b.parts}
         if not shared:
-            raise ValueError(f"{better} and {worse} were not validated on the same photos")
+            raise UserError(
+                f"{better} and {worse} share no photos in {experiment}; validate both on the same."
+            )
         both = [[part for part in x.parts if part.photos_sha256 in shared] for x in (a, b)]
         hits = [np.concatenate([part.hits for part in parts]) for parts in both]
         noise = [np.concatenate([part.energies for part in parts]) for parts in both]
@@ -124,15 +137,21 @@ def filled(text: str, pooled: Mapping[Key, Pooled]) -> str:
 
     A table stands behind `<!-- figures: EXPERIMENT BITS... -->`, or
     `<!-- figures: EXPERIMENT BITS: BETTER > WORSE, ... -->` with a claim for each pair, and ends at
-    `<!-- end -->`.
+    `<!-- end -->`. Tables of which nothing is known stay as they are.
     """
 
     def table(match: re.Match[str]) -> str:
         wanted, _, pairs = match[2].partition(": ")
         experiment, *bits = wanted.split()
-        if pairs:
-            claims = [(experiment, bits[0], *pair.split(" > ")) for pair in pairs.split(", ")]
-            return match[1] + claims_table(claims, pooled) + match[3]  # type: ignore[arg-type]
+        claims = []
+        for pair in pairs.split(", ") if pairs else ():
+            better, worse = pair.split(" > ")
+            claims.append((experiment, bits[0], better, worse))
+        needed = {(experiment, width, method) for _, width, *both in claims for method in both}
+        if not needed <= pooled.keys() or experiment not in {key[0] for key in pooled}:
+            return match[0]  # what is not known anew stays
+        if claims:
+            return match[1] + claims_table(claims, pooled) + match[3]
         return match[1] + figures_table(experiment, bits, pooled) + match[3]
 
     return MARKED.sub(table, text)
@@ -146,6 +165,9 @@ def main(
     page: Annotated[Path, typer.Option(help="The page whose tables are written.")] = DOCS,
 ) -> None:
     """Write the tables of a page from comparisons."""
+    for one in experiments:
+        if "=" not in one:
+            raise typer.BadParameter(f"{one} names no folder; write NAME=FOLDER.")
     named = [one.partition("=")[::2] for one in experiments]
     pooled = pool((name, cell) for name, folder in named for cell in read_cells(Path(folder)))
     page.write_text(filled(page.read_text(encoding="utf-8"), pooled), encoding="utf-8")

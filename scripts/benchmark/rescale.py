@@ -12,13 +12,13 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.models import ModelSpec, load_model
 
 EXPONENTS = (-3, 4)
-Scaled = Iterable[Tensor]
 
 
 def rescale(model: nn.Module, seed: int = 0) -> None:
@@ -72,7 +72,7 @@ def _factors(count: int, random: torch.Generator) -> Tensor:
     return 2.0 ** torch.randint(low, high + 1, (count,), generator=random)
 
 
-def _times(factor: Tensor, tensors: Scaled) -> None:
+def _times(factor: Tensor, tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
         tensor *= factor
 
@@ -93,7 +93,7 @@ def _values(attention: Any, random: torch.Generator) -> None:
 
 def main(
     name: Annotated[str, typer.Argument(help="timm's name, a MobileViT (v1).")],
-    checkpoint: Annotated[Path, typer.Argument(help="Its weights.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Its weights, a .safetensors file.")],
     out: Annotated[Path, typer.Argument(help="The rescaled ones, a .safetensors file.")],
     num_classes: Annotated[int | None, typer.Option(help="Of the checkpoint.")] = None,
     seed: Annotated[int, typer.Option(help="Of the factors.")] = 0,
@@ -101,7 +101,8 @@ def main(
     """Write a checkpoint of the same network with very uneven channels."""
     model = load_model(ModelSpec(name, checkpoint=checkpoint, num_classes=num_classes)).module
     rescale(model, seed)
-    save_file(model.state_dict(), out)
+    with safe_open(checkpoint, "pt") as source:
+        save_file(model.state_dict(), out, source.metadata())
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def _squared_gradients(
 ) -> Importance:
     nodes, last = _operators(student.graph)
     random = generators(student.graph.graph, sampling.seed)
-    drawn: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {}
+    drawn: dict[str, list[_Drawn]] = {}
     for index, photo in enumerate(photos):
         outputs: dict[fx.Node, Tensor] = {}
 
@@ -133,36 +133,77 @@ def _squared_gradients(
         )
         for node, gradient in zip(wanted, gradients, strict=True):
             squares = output_rows(node, gradient).square()
-            drawn.setdefault(node.name, []).append(_draw(node, squares, sampling.rows, random))
-    parts = {name: list(zip(*draws, strict=True)) for name, draws in drawn.items()}
-    weights = {name: torch.cat(part[3]) for name, part in parts.items()}
+            drawn.setdefault(node.name, []).append(
+                _draw(node, squares, sampling.rows, random[node])
+            )
+    weights = {name: torch.cat([one.weights for one in parts]) for name, parts in drawn.items()}
     mean = sum(float(t.sum()) for t in weights.values()) / sum(t.numel() for t in weights.values())
+    draws = {
+        name: Draw(
+            torch.stack([one.positions for one in parts]),
+            torch.stack([one.counts for one in parts]),
+            torch.stack([one.importance for one in parts]),
+        )
+        for name, parts in drawn.items()
+    }
     return Importance(
-        {n: Draw(*map(torch.stack, part[:3])) for n, part in parts.items()},
-        {name: t / mean for name, t in weights.items()} if mean > 0 else weights,
+        draws, {name: t / mean for name, t in weights.items()} if mean > 0 else weights
     )
 
 
-def _draw(
-    node: fx.Node, squares: Tensor, rows: int, random: Mapping[fx.Node, torch.Generator]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Positions, what each stands for, the importance of all, and the weights of the outputs."""
+@dataclass(frozen=True)
+class _Drawn:
+    """Samples of one product and photo; see `Draw`.
+
+    Attributes:
+        positions: int64 `[rows]`.
+        counts: `[rows]`.
+        importance: of all positions, `[all]`.
+        weights: of the errors of the sampled outputs.
+    """
+
+    positions: Tensor
+    counts: Tensor
+    importance: Tensor
+    weights: Tensor
+
+
+def _draw(node: fx.Node, squares: Tensor, rows: int, random: torch.Generator) -> _Drawn:
     axis = squares.dim() - 2 if node.target is walk.MATMUL else 0
     energy = squares.movedim(axis, 0).flatten(1).sum(1).double()
     count, total = len(energy), float(energy.sum())
     even = torch.full_like(energy, 1 / count)
     share = (even + energy / total) / 2 if total > 0 else even
-    taken = min(rows, count)
-    picked = torch.multinomial(share, taken, generator=random[node]).sort().values
-    stands_for = (taken / count / (taken * share[picked]).clamp(max=1)).float()
+    chances = inclusion(share, min(rows, count))
+    picked = systematic_sample(chances, random)
+    counts = (len(picked) / count / chances[picked]).float()
     shape = [1] * squares.dim()
     shape[axis] = -1
-    return (
-        picked,
-        stands_for,
-        (share * count).float(),
-        squares.index_select(axis, picked) * stands_for.reshape(shape),
-    )
+    weights = squares.index_select(axis, picked) * counts.reshape(shape)
+    return _Drawn(picked, counts, (share * count).float(), weights)
+
+
+def inclusion(share: Tensor, taken: int) -> Tensor:
+    """Chances `[n]` to be drawn, in proportion to shares but at most 1, whose sum is `taken`."""
+    chances = torch.ones_like(share)
+    certain = torch.zeros_like(share, dtype=torch.bool)
+    while not certain.all() and taken < len(share):
+        chances = torch.where(certain, 1.0, share)
+        left = taken - int(certain.sum())
+        chances[~certain] *= left / share[~certain].sum()
+        beyond = (chances > 1) & ~certain
+        if not beyond.any():
+            break
+        certain |= beyond
+    return chances
+
+
+def systematic_sample(chances: Tensor, random: torch.Generator) -> Tensor:
+    """Positions drawn with exactly these chances, as many as their sum says, sorted."""
+    taken = round(float(chances.sum()))
+    start = torch.rand(1, generator=random, dtype=torch.float64)
+    found = torch.searchsorted(chances.cumsum(0), start + torch.arange(taken), right=True)
+    return found.clamp(max=len(chances) - 1)
 
 
 def _operators(graph: fx.GraphModule) -> tuple[list[fx.Node], fx.Node]:

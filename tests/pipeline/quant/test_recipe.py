@@ -93,6 +93,17 @@ def test_a_preset_gives_what_is_not_said() -> None:
         parse_recipe({"name": "x", "reconstruct": {"preset": "slow"}}, "x")
 
 
+@pytest.mark.parametrize("name", ["pocket:w4a4:w8a8", "aphq:quick:paper", "aphq:quick:w3a3:quick"])
+def test_a_name_that_asks_twice_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="twice; name each once"):
+        load_recipe(name)
+
+
+def test_a_preset_may_stand_before_the_bits() -> None:
+    found = load_recipe("aphq:quick:w3a3").model_dump(exclude={"name"})
+    assert found == load_recipe("aphq:w3a3:quick").model_dump(exclude={"name"})
+
+
 def test_a_name_may_ask_for_a_preset() -> None:
     quick = load_recipe("aphq:w3a3:quick")
     assert quick.name == "aphq:w3a3:quick" and quick.weights.bits == 3

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.compare.cell import CellResult, Figures
+from pipeline.errors import UserError
 from scripts.benchmark.methods import filled, main, pool
 
 
@@ -54,7 +55,7 @@ def test_claims_are_tested_on_the_same_photos_of_all_halves() -> None:
     assert row[5].strip().startswith("+75.0 [") and row[8].strip().startswith("+6.0 dB")
     half = filled(page, pool(HALVES + OTHERS[:1])).splitlines()[3].split("|")
     assert half[4].strip() == "4" and half[5].strip().startswith("+50.0 [")
-    with pytest.raises(ValueError, match="not validated on the same photos"):
+    with pytest.raises(UserError, match="share no photos"):
         filled(page, pool([HALVES[0], OTHERS[0]]))
 
 
@@ -65,3 +66,14 @@ def test_a_page_is_written_from_the_folders_of_comparisons(tmp_path: Path) -> No
     page.write_text("<!-- figures: net w4a4 -->\n<!-- end -->\n")
     main([f"net={tmp_path}"], page)
     assert "`good` | 4 | 100.0%" in page.read_text()
+
+
+def test_tables_of_other_experiments_stay() -> None:
+    page = "<!-- figures: later w4a4 -->\nold\n<!-- end -->\n"
+    page += "<!-- figures: net w4a4: good > missing -->\nold\n<!-- end -->\n"
+    assert filled(page, pool(HALVES)) == page
+
+
+def test_two_results_on_the_same_photos_are_refused() -> None:
+    with pytest.raises(UserError, match="two results of good w4a4 on the same photos"):
+        pool(HALVES + HALVES[:1])

@@ -1,12 +1,17 @@
 """A rescaled network is the same network."""
 
+from pathlib import Path
+
 from pipeline.models import torchvision_compat  # noqa: F401  (must precede timm)
 
 # isort: split
 import timm
 import torch
 
-from scripts.benchmark.rescale import rescale
+from pipeline.models.checkpoint import read_checkpoint
+from scripts.benchmark.rescale import main, rescale
+
+ASSETS = Path(__file__).parents[3] / "pipeline" / "assets"
 
 
 def test_logits_stay_and_channels_differ_by_far_more() -> None:
@@ -30,3 +35,10 @@ def test_logits_stay_and_channels_differ_by_far_more() -> None:
     changed = [r for r in ratios.values() if float(r.max() / r.min()) > 50]
     # all but the first bottleneck, which adds to an activation
     assert len(changed) == len(ratios) - 1
+
+
+def test_a_checkpoint_keeps_what_it_says_of_photos(tmp_path: Path) -> None:
+    source = ASSETS / "mobilevit_xxs_digits.safetensors"
+    main("mobilevit_xxs", source, tmp_path / "rescaled.safetensors")
+    found, expected = read_checkpoint(tmp_path / "rescaled.safetensors"), read_checkpoint(source)
+    assert found.settings == expected.settings and expected.settings

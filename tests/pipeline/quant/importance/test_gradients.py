@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.quant.importance import of_products
-from pipeline.quant.importance.gradients import fisher
+from pipeline.quant.importance.gradients import fisher, inclusion, systematic_sample
 from pipeline.quant.plan import make_plan
 from pipeline.quant.recipe import Recipe
 from pipeline.quant.search.settings import Search
@@ -40,9 +40,26 @@ def test_rows_alone_are_drawn_by_gradients_and_weigh_the_same(vit, images) -> No
         assert torch.equal(draw.positions, expected[name].positions)
         every = draw.importance
         torch.testing.assert_close(every.mean(dim=1), torch.ones(len(every)))
-        taken = every.gather(1, draw.positions) * draw.counts
-        # what is not so large that it is certainly drawn counts as much as it is rare
-        assert ((taken - 1).abs() < 1e-4).any() and (taken > 1 - 1e-4).all()
+
+
+@pytest.mark.parametrize("taken", [1, 4, 16, 40])
+def test_rows_are_drawn_with_the_chances_that_their_counts_assume(taken: int) -> None:
+    energy = torch.ones(40, dtype=torch.float64)
+    energy[7] = 100
+    energy[9] = 20
+    share = (energy / energy.sum() + 1 / 40) / 2
+    chances = inclusion(share, taken)
+    assert float(chances.sum()) == pytest.approx(taken) and float(chances.max()) <= 1 + 1e-12
+    drawn, total = torch.zeros(40), 0.0
+    for seed in range(2000):
+        picked = systematic_sample(chances, torch.Generator().manual_seed(seed))
+        assert len(picked.unique()) == taken
+        drawn[picked] += 1 / 2000
+        total += float((taken / 40 / chances[picked]).mean()) / 2000
+    torch.testing.assert_close(drawn.double(), chances, atol=0.06, rtol=0)
+    assert total == pytest.approx(1, abs=0.03)
+    if taken == 40:
+        assert bool((chances == 1).all())
 
 
 def test_no_importance_gives_no_weights_and_even_draws(vit, images) -> None:
